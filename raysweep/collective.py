@@ -1,0 +1,48 @@
+"""Rank, size, gather, mean over the workers of a run; the identity when there is one process."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+
+
+def active() -> bool:
+    """Return whether a process group is up."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """Return this worker's index, 0 without a process group."""
+    return dist.get_rank() if active() else 0
+
+
+def size() -> int:
+    """Return the number of workers, 1 without a process group."""
+    return dist.get_world_size() if active() else 1
+
+
+def gather(tensor: torch.Tensor) -> torch.Tensor:
+    """Concatenate equally shaped tensors of all workers along axis 0, in rank order.
+
+    No gradient flows through it.
+
+    Args:
+        tensor: ``(batch, ...)`` on every worker.
+
+    Returns:
+        ``(workers * batch, ...)``, the same on every worker.
+    """
+    if not active():
+        return tensor
+    parts = [torch.empty_like(tensor) for _ in range(size())]
+    dist.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts)
+
+
+def mean(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the mean of a tensor over the workers."""
+    if not active():
+        return tensor
+    total = tensor.clone()
+    dist.all_reduce(total)
+    return total / size()

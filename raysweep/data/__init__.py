@@ -1,0 +1,1 @@
+"""Images in: rendering, reading, splitting, augmenting."""

@@ -1,0 +1,1 @@
+"""Scores, protocols and tables."""

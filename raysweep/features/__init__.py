@@ -1,0 +1,1 @@
+"""Per-pixel features of a frozen representation."""

@@ -1,0 +1,1 @@
+"""Learning part segmentation from a handful of labelled images."""

@@ -1,0 +1,114 @@
+"""The flags that every job shares, and how a job ends.
+
+Exit codes: 0 everything is done; 1 some trials failed; 2 the input cannot be used, said before any
+work starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from raysweep.config import override, parse_assignments
+from raysweep.presets import PRESETS, Experiment
+
+FLAGS = ("--preset", "--data", "--storage", "--workers", "--address", "--set", "--dry-run")
+SWEEP_FLAGS = ("--search", "--num-samples", "--repeats")
+
+
+def parser(description: str, *, sweep: bool = False) -> argparse.ArgumentParser:
+    """Return a parser with the shared flags.
+
+    Args:
+        description: the job's docstring: what it answers, an example, cost and expected result.
+        sweep: add the flags of a sweep.
+    """
+    flags = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    flags.add_argument(
+        "--preset", default="demo", help=f"{', '.join(PRESETS)} (default: %(default)s)"
+    )
+    flags.add_argument(
+        "--data",
+        metavar="PATH",
+        help="face or car (built in), a folder with images/ masks/ classes.json, or a Parquet "
+        "dataset (default: face)",
+    )
+    flags.add_argument(
+        "--storage",
+        default="runs/",
+        metavar="PATH_OR_URI",
+        help="where results live (default: %(default)s)",
+    )
+    flags.add_argument(
+        "--workers",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="processes per pretraining, one GPU each if there are any (default: %(default)s)",
+    )
+    flags.add_argument("--address", metavar="ADDR", help="Ray cluster to join, e.g. auto")
+    flags.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="assignments",
+        metavar="KEY=VALUE",
+        help="change one setting, e.g. --set data.shots=4 (repeatable)",
+    )
+    flags.add_argument(
+        "--dry-run", action="store_true", help="print what would be done and its cost; start nothing"
+    )
+    if sweep:
+        flags.add_argument(
+            "--search",
+            choices=("grid", "optuna"),
+            default="grid",
+            help="all combinations, or a search guided by results (default: %(default)s)",
+        )
+        flags.add_argument(
+            "--num-samples",
+            type=_positive,
+            metavar="N",
+            help="configurations to try with --search optuna (default: 20)",
+        )
+        flags.add_argument(
+            "--repeats", type=_positive, metavar="N", help="repeats per cell (default: the preset's)"
+        )
+    return flags
+
+
+def experiment_from(options: argparse.Namespace) -> Experiment:
+    """Return the preset with ``--data`` and ``--set`` applied.
+
+    Raises:
+        ConfigError: preset, setting or value is not one that exists.
+    """
+    if options.preset not in PRESETS:
+        raise ValueError(f"--preset {options.preset!r}: allowed are {', '.join(PRESETS)}")
+    experiment = PRESETS[options.preset]()
+    changes = parse_assignments(experiment, options.assignments)
+    if options.data is not None:
+        changes = {"data.source": options.data} | changes
+    return override(experiment, changes)
+
+
+def finish(job: Callable[[Sequence[str] | None], int]) -> None:
+    """Run a job and exit with its code; bad input ends with one message and code 2."""
+    try:
+        sys.exit(job(None))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+def _positive(text: str) -> int:
+    value = int(text) if text.lstrip("-").isdigit() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return value

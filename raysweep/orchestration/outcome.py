@@ -1,0 +1,156 @@
+"""What a sweep leaves behind: table, figure, report, and the last lines on the terminal."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from raysweep.data.dataset import DatasetInfo
+from raysweep.evaluate import figures, report
+from raysweep.evaluate.papers import beside, transpose
+from raysweep.evaluate.tables import Table, best_cell, caption, pivot, render, to_csv
+from raysweep.orchestration.cost import git_revision
+from raysweep.orchestration.plan import Plan, SearchSpace
+from raysweep.orchestration.stages import StageStore
+
+ROW_AXIS, COLUMN_AXIS = "pretraining", "segmentor px"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The table of a sweep and the files it was written to, by name."""
+
+    table: Table
+    files: Mapping[str, Path]
+
+
+def write_outcome(
+    directory: Path,
+    plan: Plan,
+    space: SearchSpace,
+    store: StageStore,
+    *,
+    info: DatasetInfo,
+    preset: str,
+    failures: Mapping[str, str],
+) -> Outcome:
+    """Write ``table.csv``, ``table.md``, ``figure.png`` and ``report.html`` from finished stages."""
+    directory.mkdir(parents=True, exist_ok=True)
+    table = table_of(plan, store, title=f"{preset} on {info.name}: mIoU on the test split")
+    paper = transpose(plan.paper)
+    files = {name: directory / name for name in ("table.csv", "table.md", "figure.png")}
+    files["table.csv"].write_text(to_csv(table))
+    files["table.md"].write_text(beside(table, paper))
+    figures.heat_map(table, files["figure.png"], baselines=tuple(space.BASELINES))
+    files["report.html"] = report.write(
+        report.Report(
+            table=table,
+            command=command_line(),
+            preset=preset,
+            dataset={
+                "name": info.name,
+                "fingerprint": info.fingerprint,
+                **{f"{split} images": count for split, count in info.counts.items()},
+            },
+            machine=machine(),
+            revision=git_revision(),
+            heat_map=report.Picture(caption(table), files["figure.png"].read_bytes()),
+            baselines=tuple(space.BASELINES),
+            pictures=_pictures(plan, store, table),
+            paper=paper,
+            lineage=_lineage(plan, store),
+            failures=tuple(
+                report.Failure(trial, text.splitlines()[0], f"logs/{log_name(trial)}")
+                for trial, text in failures.items()
+            ),
+        ),
+        directory / "report.html",
+    )
+    return Outcome(table, files)
+
+
+def table_of(plan: Plan, store: StageStore, *, title: str) -> Table:
+    """Return the table of what is finished, read from the store."""
+    rows = [
+        {
+            "row": trial.row,
+            "column": trial.column,
+            "repeat": trial.repeat,
+            "miou": store.record(trial.chain.evaluate)["metrics"]["miou"],
+        }
+        for trial in plan.trials
+        if store.done(trial.chain.evaluate)
+    ]
+    frame = pd.DataFrame(rows, columns=["row", "column", "repeat", "miou"])
+    return pivot(
+        frame.rename(columns={"row": ROW_AXIS, "column": COLUMN_AXIS}),
+        rows=ROW_AXIS,
+        columns=COLUMN_AXIS,
+        value="miou",
+        title=title,
+        row_order=plan.row_order,
+        column_order=plan.column_order,
+    )
+
+
+def show(console: Console, outcome: Outcome, *, ui: str, failures: Mapping[str, str]) -> None:
+    """Print what failed, where the files are, the table, and how to open the MLflow UI."""
+    for trial, text in failures.items():
+        console.print(f"failed: {trial}: {text.splitlines()[0]} (log: logs/{log_name(trial)})")
+    console.print()
+    console.print(render(outcome.table))
+    for path in outcome.files.values():
+        console.print(f"  {_short(path)}", soft_wrap=True)
+    console.print(f"Compare the runs in MLflow:  {ui}", soft_wrap=True)
+
+
+def log_name(trial: str) -> str:
+    """Return the file name of a trial's log."""
+    return "".join(char if char.isalnum() else "-" for char in trial) + ".txt"
+
+
+def command_line() -> str:
+    """Return the command that was given, as one types it."""
+    return shlex.join(["python", *sys.argv])
+
+
+def machine() -> str:
+    """Return one line on where this runs."""
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+
+
+def _pictures(plan: Plan, store: StageStore, table: Table) -> tuple[report.Picture, ...]:
+    best = best_cell(table)
+    if best is None:
+        return ()
+    for trial in plan.trials:
+        if (trial.row, str(trial.column)) == best and store.done(trial.chain.evaluate):
+            png = (store.directory(trial.chain.evaluate) / "grid.png").read_bytes()
+            return (report.Picture(f"Test images, truth and predictions: {trial}", png),)
+    return ()
+
+
+def _lineage(plan: Plan, store: StageStore) -> tuple[report.Lineage, ...]:
+    return tuple(
+        report.Lineage(
+            row=trial.row,
+            column=str(trial.column),
+            repeat=trial.repeat,
+            stages={stage.name: stage.key for stage in trial.chain},
+        )
+        for trial in plan.trials
+        if store.done(trial.chain.evaluate)
+    )
+
+
+def _short(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -1,0 +1,134 @@
+"""The job behind ``jobs/pretrain_contrastive.py``: one representation, tracked and stored."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from rich.console import Console
+
+from raysweep.config import ConfigError
+from raysweep.data.dataset import DatasetInfo
+from raysweep.orchestration import terminal
+from raysweep.orchestration.cli import checked, experiment_from
+from raysweep.orchestration.estimate import disk_gib, work_of
+from raysweep.orchestration.pipeline import Run, chain_of, pretrain
+from raysweep.orchestration.render import materialise_in_parallel
+from raysweep.orchestration.stages import Stage, StageStore
+from raysweep.orchestration.storage import Storage
+from raysweep.orchestration.tracking import PretrainingRun, ui_command
+from raysweep.orchestration.worker import Progress
+from raysweep.presets import Experiment
+
+
+def run_pretraining(options: argparse.Namespace) -> int:
+    """Train one representation, or find it trained; return the exit code.
+
+    Raises:
+        ValueError: the input cannot be used; nothing has been started.
+    """
+    experiment = experiment_from(options)
+    config = experiment.pretrain
+    if not config.learnt:
+        raise ConfigError(f"pretrain.method = {config.method!r}: allowed here are moco, simsiam")
+    if config.batch % options.workers:
+        raise ConfigError(
+            f"--workers {options.workers}: must divide pretrain.batch = {config.batch}"
+        )
+    storage = Storage(options.storage)
+    info = checked(experiment, storage)
+    store, stage = StageStore(storage), chain_of(experiment, info.fingerprint).pretrain
+    console = terminal.console()
+    if options.dry_run:
+        _preview(console, experiment, stage, store)
+        return 0
+    storage.check_writable()
+    if store.done(stage):
+        console.print("already trained")
+    else:
+        with terminal.quiet(storage.local("pretrain", f"{stage.key}.txt")) as screen:
+            _train(experiment, stage, store, info=info, options=options, screen=screen)
+    record = store.record(stage)
+    metrics = {key: value for key, value in record["metrics"].items() if key != "step"}
+    console.print(", ".join(f"{key} {value:.4g}" for key, value in metrics.items()))
+    console.print(f"trained in {terminal.clock(record['cost']['seconds'])} on {record['cost']['device']}")
+    console.print(f"stage: {store.directory(stage)}", soft_wrap=True)
+    console.print(f"MLflow:  {ui_command(storage)}", soft_wrap=True)
+    return 0
+
+
+def _train(
+    experiment: Experiment,
+    stage: Stage,
+    store: StageStore,
+    *,
+    info: DatasetInfo,
+    options: argparse.Namespace,
+    screen: Console,
+) -> None:
+    tracked = PretrainingRun(store, stage, experiment, info=info, preset=options.preset)
+    throttle = terminal.Throttle(10.0)
+
+    def report(progress: Progress) -> None:
+        if throttle.ready() or progress.step == progress.steps:
+            shown = ", ".join(f"{key} {value:.3g}" for key, value in progress.metrics.items())
+            screen.print(f"step {progress.step}/{progress.steps}  {shown}")
+            tracked.log(progress)
+
+    try:
+        if options.workers > 1 or options.address:
+            _train_on_ray(experiment, stage, store, options=options, screen=screen, report=report)
+        else:
+            _train_here(experiment, stage, store, report)
+    except BaseException:
+        tracked.close("FAILED")
+        raise
+    tracked.close("FINISHED")
+
+
+def _train_on_ray(
+    experiment: Experiment,
+    stage: Stage,
+    store: StageStore,
+    *,
+    options: argparse.Namespace,
+    screen: Console,
+    report: Callable[[Progress], None],
+) -> None:
+    import ray
+
+    from raysweep.orchestration.train import pretrain_on_workers
+    from raysweep.orchestration.tune import start_ray
+
+    start_ray(options.address)
+    try:
+        materialise_in_parallel(experiment.data, store.storage, screen)
+        pretrain_on_workers(
+            experiment, stage, storage=store.storage, workers=options.workers, report=report
+        )
+    finally:
+        ray.shutdown()
+
+
+def _train_here(
+    experiment: Experiment, stage: Stage, store: StageStore, report: Callable[[Progress], None]
+) -> None:
+    from raysweep.orchestration.tune import device_here, opened
+
+    device = device_here()
+    dataset = opened(experiment.data, store.storage.uri)
+    with store.claim(stage) as workspace:
+        if workspace is not None:
+            chain = chain_of(experiment, dataset.info.fingerprint)
+            run_with = Run(store, dataset, device, report)
+            workspace.commit(pretrain(experiment, chain, workspace, run_with))
+
+
+def _preview(console: Console, experiment: Experiment, stage: Stage, store: StageStore) -> None:
+    state = "done" if store.done(stage) else "to resume" if store.started(stage) else "to run"
+    config = experiment.pretrain
+    seconds = 0.0 if state == "done" else work_of(experiment)["pretrain"].seconds("pretrain")
+    console.print(f"{stage}: {state}")
+    console.print(f"{config.method}, {config.steps} steps of {config.batch} images")
+    console.print(f"time: about {terminal.clock(seconds)} of one core")
+    console.print(f"disk: about {disk_gib(experiment):.2f} GiB for weights and checkpoints")

@@ -1,0 +1,207 @@
+"""The stage store: what was computed once is never computed again.
+
+A stage's key hashes *what* it computes (its config, its inputs' keys, the dataset's fingerprint,
+its code version), never *how* it is run. A finished stage is a directory
+``stages/<name>/<key>/`` that appears whole or not at all; a half-done one keeps its last
+checkpoint under ``work/`` and resumes from it. One process at a time computes a stage.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs as pafs
+import torch
+from filelock import FileLock, Timeout
+
+from raysweep.config import digest
+from raysweep.orchestration.cost import Stopwatch, git_revision
+from raysweep.orchestration.locks import ActorLock
+from raysweep.orchestration.storage import Storage, write_atomically
+
+DONE = "DONE"
+CHECKPOINT = "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage computes.
+
+    Attributes:
+        name: ``pretrain``, ``fit`` or ``evaluate``.
+        config: the settings that matter to the result, as plain JSON data.
+        inputs: role to key: keys of earlier stages, the fingerprint of the dataset.
+        version: number of the code; raised when a change of code changes results.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    version: int = 1
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of everything that determines the result."""
+        return digest(
+            {
+                "name": self.name,
+                "config": dict(self.config),
+                "inputs": dict(self.inputs),
+                "version": self.version,
+            }
+        )
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """Names of the finished directory below the storage root."""
+        return ("stages", self.name, self.key)
+
+    def __str__(self) -> str:
+        return f"{self.name}/{self.key}"
+
+
+class Workspace:
+    """Where one process computes one stage: files, a checkpoint, and the final commit."""
+
+    def __init__(self, stage: Stage, storage: Storage) -> None:
+        self.stage, self.storage = stage, storage
+        self.names = ("work", f"{stage.name}-{stage.key}")
+        self.path = storage.local(*self.names)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.stopwatch = Stopwatch()
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Store the state to resume from, atomically; the time spent so far goes with it."""
+        buffer = io.BytesIO()
+        torch.save({"state": state, "seconds": self.stopwatch.seconds}, buffer)
+        write_atomically(self.path / CHECKPOINT, buffer.getvalue())
+        if not self.storage.is_local:
+            self.storage.upload(self.path / CHECKPOINT, *self.names, CHECKPOINT)
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """Return the last stored state, or None when the stage starts afresh."""
+        place = self.path / CHECKPOINT
+        if not self.storage.is_local and self.storage.exists(*self.names, CHECKPOINT):
+            with self.storage.fs.open_input_stream(
+                self.storage.path(*self.names, CHECKPOINT)
+            ) as stream:
+                write_atomically(place, stream.read())
+        if not place.exists():
+            return None
+        saved = torch.load(place, map_location="cpu", weights_only=True)
+        self.stopwatch.add(saved["seconds"])
+        state: dict[str, Any] = saved["state"]
+        return state
+
+    def commit(self, metrics: Mapping[str, Any]) -> None:
+        """Publish the files written into :attr:`path` together with ``stage.json``."""
+        (self.path / CHECKPOINT).unlink(missing_ok=True)
+        record = {
+            "name": self.stage.name,
+            "key": self.stage.key,
+            "version": self.stage.version,
+            "config": dict(self.stage.config),
+            "inputs": dict(self.stage.inputs),
+            "metrics": dict(metrics),
+            "cost": self.stopwatch.cost(),
+            "git_revision": git_revision(),
+        }
+        text = json.dumps(record, indent=1, sort_keys=True)
+        write_atomically(self.path / "stage.json", text.encode())
+        write_atomically(self.path / DONE, b"")
+        if self.storage.is_local:
+            final = Path(self.storage.path(*self.stage.place))
+            final.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(self.path, final)  # noqa: PTH104 - atomic publication is the point
+            return
+        files = sorted(self.path.iterdir(), key=lambda file: file.name == DONE)
+        for file in files:  # DONE is last
+            self.storage.upload(file, *self.stage.place, file.name)
+        shutil.rmtree(self.path)
+        if self.storage.exists(*self.names):
+            self.storage.fs.delete_dir(self.storage.path(*self.names))
+
+
+class StageStore:
+    """Finished and half-done stages under one storage root."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+
+    def done(self, stage: Stage) -> bool:
+        """Return whether the stage has been computed."""
+        return self.storage.exists(*stage.place, DONE)
+
+    def started(self, stage: Stage) -> bool:
+        """Return whether a half-done stage has a checkpoint to resume from."""
+        return self.storage.exists("work", f"{stage.name}-{stage.key}", CHECKPOINT)
+
+    def directory(self, stage: Stage) -> Path:
+        """Return a local directory with the files of a finished stage."""
+        return self.directory_of(stage.name, stage.key)
+
+    def directory_of(self, name: str, key: str) -> Path:
+        """Return a local directory with the files of a finished stage, given name and key.
+
+        Raises:
+            FileNotFoundError: there is no such finished stage.
+        """
+        if not self.storage.exists("stages", name, key, DONE):
+            raise FileNotFoundError(f"stage {name}/{key} is not finished in {self.storage.uri}")
+        return self.storage.download("stages", name, key)
+
+    def finished(self, name: str) -> list[str]:
+        """Return the keys of all finished stages of that name, sorted."""
+        folder = self.storage.path("stages", name)
+        found = self.storage.fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True))
+        keys = sorted(entry.base_name for entry in found)
+        return [key for key in keys if self.storage.exists("stages", name, key, DONE)]
+
+    def record(self, stage: Stage) -> dict[str, Any]:
+        """Return ``stage.json`` of a finished stage: config, inputs, metrics, cost, revision."""
+        text = (self.directory(stage) / "stage.json").read_text()
+        record: dict[str, Any] = json.loads(text)
+        return record
+
+    @contextmanager
+    def claim(self, stage: Stage, *, waiting: Any = None) -> Iterator[Workspace | None]:
+        """Enter alone: yield a workspace, or None when the stage is (or became) finished.
+
+        Args:
+            stage: what to compute.
+            waiting: called about once a second while another process computes the stage.
+        """
+        if self.done(stage):
+            yield None
+            return
+        lock = self._lock(stage)
+        while True:
+            try:
+                lock.acquire(timeout=1.0)
+                break
+            except Timeout:
+                if waiting is not None:
+                    waiting()
+        try:
+            yield None if self.done(stage) else Workspace(stage, self.storage)
+        finally:
+            lock.release()
+
+    def _lock(self, stage: Stage) -> FileLock | ActorLock:
+        if not self.storage.is_local:
+            return ActorLock(f"raysweep-{digest(self.storage.uri)}-{stage.name}-{stage.key}")
+        place = self.storage.local("work", f"{stage.name}-{stage.key}.lock")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(place)
+
+

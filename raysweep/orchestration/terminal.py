@@ -1,0 +1,68 @@
+"""Keep the terminal for the user: what libraries print goes to a log file."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+
+def console() -> Console:
+    """Return a console on standard output; 100 columns where there is no terminal."""
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+@contextmanager
+def quiet(log: Path) -> Iterator[Console]:
+    """Send file descriptors 1 and 2 to ``log`` for a block; yield a console to the terminal.
+
+    Libraries print through C code and from threads, so the redirection is at the level of the
+    operating system. The log is appended to: a resumed run keeps the earlier part.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    with log.open("ab") as sink:
+        os.dup2(sink.fileno(), 1)
+        os.dup2(sink.fileno(), 2)
+    with os.fdopen(os.dup(kept[0]), "w", buffering=1) as stream, warnings.catch_warnings():
+        warnings.simplefilter("default")
+        try:
+            is_terminal = os.isatty(kept[0])
+            yield Console(file=stream, highlight=False, soft_wrap=not is_terminal)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for number, descriptor in enumerate(kept, start=1):
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+
+
+def clock(seconds: float) -> str:
+    """Return ``1:02:03`` or ``2:03``."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class Throttle:
+    """Says whether enough time has passed since it last said yes."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._last = -seconds
+
+    def ready(self) -> bool:
+        """Return True at most once per interval."""
+        now = time.monotonic()
+        if now - self._last < self.seconds:
+            return False
+        self._last = now
+        return True

@@ -1,0 +1,374 @@
+"""MLflow: one parent run per sweep, one run per configuration, its repeats beneath it.
+
+Only the driver writes. All that is logged is read from finished stages, so an unreachable server
+costs nothing: the sweep goes on, and the same command given again sends what is missing. Runs are
+found by their tags; a sweep that was killed is taken up under the same runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from raysweep.config import to_dict
+from raysweep.data.dataset import DatasetInfo
+from raysweep.orchestration.cost import git_revision
+from raysweep.orchestration.plan import Plan, Trial
+from raysweep.orchestration.stages import Stage, StageStore
+from raysweep.orchestration.storage import Storage
+from raysweep.orchestration.worker import Progress
+from raysweep.presets import Experiment
+
+# a dead server must not hold up a sweep: a few seconds instead of MLflow's four minutes
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "true")
+
+BATCH = 900  # MLflow takes at most 1000 metrics in one call
+
+
+def tracking_uri(storage: Storage) -> str:
+    """Return ``MLFLOW_TRACKING_URI``, or a database beside the results."""
+    fallback = storage.local("mlflow.db")
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{fallback}"
+
+
+def ui_command(storage: Storage) -> str:
+    """Return the shell command that opens the MLflow UI on this sweep."""
+    uri = tracking_uri(storage)
+    return f"mlflow ui --backend-store-uri {uri}" if uri.startswith("sqlite") else f"open {uri}"
+
+
+class Tracker:
+    """Writes one sweep to MLflow.
+
+    Args:
+        name: name of the sweep; the experiment is ``raysweep/<name>``.
+        plan: its trials.
+        store: where results are read from.
+        info: the dataset, whose fingerprint and counts go with every run.
+        preset: name of the preset.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        plan: Plan,
+        store: StageStore,
+        *,
+        info: DatasetInfo,
+        preset: str,
+    ) -> None:
+        self.name, self.plan, self.store = name, plan, store
+        self.info, self.preset = info, preset
+        self.problem: str | None = None
+        self._runs: dict[str, Any] = {}
+
+    @property
+    def _receipt(self) -> Path:
+        """A file that says which results have been written where."""
+        return self.store.storage.local(self.name, "tracked.json")
+
+    def is_up_to_date(self) -> bool:
+        """Return whether all of this has been written, as far as the receipt tells."""
+        expected = {"sweep": self.plan.key, "uri": tracking_uri(self.store.storage)}
+        return self._receipt.exists() and json.loads(self._receipt.read_text()) == expected
+
+    def open(self) -> None:
+        """Connect, find the runs of an earlier call and start the parent run."""
+        self._attempt(self._open)
+
+    def log(self, trial: Trial) -> None:
+        """Write a finished repeat, unless that has been done."""
+        self._attempt(lambda: self._log_repeat(trial))
+
+    def close(self, *, files: Mapping[str, Path], status: str) -> None:
+        """Write what is missing and end every run.
+
+        Args:
+            files: name to file, logged with the parent run.
+            status: ``FINISHED`` or ``FAILED``.
+        """
+        if self.problem is not None:  # perhaps it is back
+            self.problem = None
+            self.open()
+        self._attempt(lambda: self._close(files, status))
+
+    def _attempt(self, action: Any) -> None:
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        if self.problem is not None:
+            return
+        try:
+            action()
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            self.problem = str(error).splitlines()[0]
+
+    def _open(self) -> None:
+        self.client = connect(self.store.storage)
+        self.experiment = experiment_id(self.client, self.store.storage, f"raysweep/{self.name}")
+        self._runs = self._earlier_runs()
+        parent = self._run("sweep", name=self.name, parent=None)
+        self.client.set_tag(parent, "mlflow.note.content", self._note())
+
+    def _earlier_runs(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment],
+                filter_string=f"tags.`raysweep.sweep` = '{self.plan.key}'",
+                max_results=500,
+                page_token=token,
+            )
+            for run in page:
+                found[run.data.tags["raysweep.run"]] = run
+            token = page.token
+            if not token:
+                return found
+
+    def _run(self, which: str, *, name: str, parent: str | None) -> str:
+        """Return the id of the run called ``which``, made on first use."""
+        known = self._runs.get(which)
+        if known is not None:
+            run_id = str(known.info.run_id)
+            if known.info.status != "RUNNING" and not known.data.tags.get("raysweep.logged"):
+                self.client.update_run(run_id, status="RUNNING")
+            return run_id
+        tags = lineage_tags(self.info) | {
+            "raysweep.sweep": self.plan.key,
+            "raysweep.run": which,
+            "raysweep.level": which.split("/")[0],
+        }
+        if parent is not None:
+            tags["mlflow.parentRunId"] = parent
+        run = self.client.create_run(self.experiment, tags=tags, run_name=name)
+        self._runs[which] = run
+        return str(run.info.run_id)
+
+    def _configuration(self, trial: Trial) -> str:
+        which = f"configuration/{trial.row}/{trial.column}"
+        fresh = which not in self._runs
+        parent = self._run("sweep", name=self.name, parent=None)
+        run = self._run(which, name=f"{trial.row} | segmentor {trial.column} px", parent=parent)
+        if fresh:
+            self._describe(run, trial)
+        return run
+
+    def _describe(self, run: str, trial: Trial) -> None:
+        """Params are the swept axes and the preset, the same keys on every run."""
+        from mlflow.entities import Param, RunTag
+
+        params = {"preset": self.preset} | dict(trial.axes)
+        tags = {
+            "raysweep.row": trial.row,
+            "paper.table": self.plan.paper.id,
+            "paper.cell": self.plan.paper_cell(trial) or "none",
+        }
+        self.client.log_batch(
+            run,
+            params=[Param(key, str(value)) for key, value in params.items()],
+            tags=[RunTag(key, value) for key, value in tags.items()],
+        )
+
+    def _log_repeat(self, trial: Trial) -> None:
+        which = f"repeat/{trial.row}/{trial.column}/{trial.repeat}"
+        known = self._runs.get(which)
+        if known is not None and known.data.tags.get("raysweep.logged"):
+            return
+        parent = self._configuration(trial)
+        run = self._run(which, name=f"repeat {trial.repeat}", parent=parent)
+        self._describe(run, trial)
+        self._log_results(run, trial)
+        self._log_files(run, trial)
+        self.client.set_tag(run, "raysweep.logged", "1")
+        self.client.set_terminated(run, "FINISHED")
+        self._runs[which] = self.client.get_run(run)
+
+    def _log_results(self, run: str, trial: Trial) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        now = int(time.time() * 1000)
+        record = self.store.record(trial.chain.evaluate)
+        metrics = [Metric("best/miou", record["metrics"]["miou"], now, 0)]
+        for key in ("miou", "foreground_miou", "weighted_miou", "pixel_accuracy"):
+            metrics.append(Metric(f"test/{key}", record["metrics"][key], now, 0))
+        for name, value in zip(self.info.classes, record["metrics"]["per_class"], strict=True):
+            if value is not None:
+                metrics.append(Metric(f"iou/{_metric_name(name)}", value, now, 0))
+        for stage in trial.chain:
+            seconds = self.store.record(stage)["cost"]["seconds"]
+            metrics.append(Metric(f"cost/{stage.name}_seconds", seconds, now, 0))
+            metrics += self._curve(stage, trial, now)
+        for start in range(0, len(metrics), BATCH):
+            self.client.log_batch(run, metrics=metrics[start : start + BATCH])
+        tags = {f"raysweep.stage.{stage.name}": stage.key for stage in trial.chain}
+        tags |= {"raysweep.repeat": str(trial.repeat)}
+        self.client.log_batch(run, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def _curve(self, stage: Any, trial: Trial, now: int) -> list[Any]:
+        """The step axis is images seen in pretraining and optimiser steps in fitting."""
+        from mlflow.entities import Metric
+
+        place = self.store.directory(stage) / "curve.json"
+        if not place.exists():
+            return []
+        per_step = trial.experiment.pretrain.batch if stage.name == "pretrain" else 1
+        return [
+            Metric(f"{stage.name}/{key}", value, now, int(row["step"]) * per_step)
+            for row in json.loads(place.read_text())
+            for key, value in row.items()
+            if key != "step"
+        ]
+
+    def _log_files(self, run: str, trial: Trial) -> None:
+        record = self.store.record(trial.chain.evaluate)
+        self.client.log_artifact(run, str(self.store.directory(trial.chain.evaluate) / "grid.png"))
+        self.client.log_dict(run, to_dict(trial.experiment), "config.json")
+        table = {"class": list(self.info.classes), "iou": list(record["metrics"]["per_class"])}
+        self.client.log_table(run, table, "per_class.json")
+
+    def _close(self, files: Mapping[str, Path], status: str) -> None:
+        cells: dict[tuple[str, int], list[Trial]] = defaultdict(list)
+        for trial in self.plan.trials:
+            if self.store.done(trial.chain.evaluate):
+                self._log_repeat(trial)
+                cells[trial.configuration].append(trial)
+        for trials in cells.values():
+            self._summarise(trials)
+        parent = self._run("sweep", name=self.name, parent=None)
+        for path in files.values():
+            if path.exists():
+                self.client.log_artifact(parent, str(path))
+        for which, run in self._runs.items():
+            if self.client.get_run(run.info.run_id).info.status == "RUNNING":
+                done = which == "sweep" or which.startswith("configuration")
+                self.client.set_terminated(run.info.run_id, status if done else "KILLED")
+        if status == "FINISHED":
+            receipt = {"sweep": self.plan.key, "uri": tracking_uri(self.store.storage)}
+            self._receipt.write_text(json.dumps(receipt))
+
+    def _summarise(self, trials: list[Trial]) -> None:
+        from mlflow.entities import Metric
+
+        values = [self.store.record(t.chain.evaluate)["metrics"]["miou"] for t in trials]
+        run = self._configuration(trials[0])
+        now = int(time.time() * 1000)
+        summary = {"best/miou": statistics.fmean(values), "best/n": float(len(values))}
+        if len(values) > 1:
+            summary["best/miou_std"] = statistics.stdev(values)
+        self.client.log_batch(run, metrics=[Metric(k, v, now, 0) for k, v in summary.items()])
+        picture = self.store.directory(trials[0].chain.evaluate) / "grid.png"
+        self.client.log_artifact(run, str(picture))
+
+    def _note(self) -> str:
+        counts = ", ".join(f"{count} {split}" for split, count in self.info.counts.items())
+        return (
+            f"**{self.name}** on *{self.info.name}* ({counts}; fingerprint "
+            f"`{self.info.fingerprint}`)\n\nThe table and the figure are artifacts of this run. "
+            "Compare configurations: filter `tags.raysweep.level = 'configuration'` and chart "
+            "`best/miou` against the params."
+        )
+
+
+class PretrainingRun:
+    """One MLflow run of ``jobs/pretrain_contrastive.py``, written while the training goes on.
+
+    A resumed training is taken up under the same run; points that are there are not sent again.
+    """
+
+    def __init__(
+        self, store: StageStore, stage: Stage, experiment: Experiment, *, info: DatasetInfo, preset: str
+    ) -> None:
+        self.client, self.batch = connect(store.storage), experiment.pretrain.batch
+        where = experiment_id(self.client, store.storage, "raysweep/pretrain")
+        found = self.client.search_runs(
+            [where], filter_string=f"tags.`raysweep.stage.pretrain` = '{stage.key}'"
+        )
+        config = experiment.pretrain
+        if found:
+            self.run = str(found[0].info.run_id)
+            self.client.update_run(self.run, status="RUNNING")
+        else:
+            name = f"{config.method} {config.resolution} px {stage.key[:8]}"
+            tags = lineage_tags(info) | {"raysweep.stage.pretrain": stage.key}
+            self.run = str(self.client.create_run(where, tags=tags, run_name=name).info.run_id)
+            for key in ("method", "resolution", "steps", "batch", "lr", "seed"):
+                self.client.log_param(self.run, f"pretrain.{key}", getattr(config, key))
+            self.client.log_param(self.run, "preset", preset)
+            self.client.log_dict(self.run, to_dict(experiment), "config.json")
+        self.sent = max((m.step for m in self._history()), default=-1)
+
+    def log(self, progress: Progress) -> None:
+        """Send the metrics of a window; the step axis is images seen."""
+        from mlflow.entities import Metric
+
+        step = progress.step * self.batch
+        if step <= self.sent:
+            return
+        self.sent, now = step, int(time.time() * 1000)
+        points = [Metric(f"pretrain/{k}", v, now, step) for k, v in progress.metrics.items()]
+        self.client.log_batch(self.run, metrics=points)
+
+    def close(self, status: str) -> None:
+        """End the run with ``FINISHED`` or ``FAILED``."""
+        self.client.set_terminated(self.run, status)
+
+    def _history(self) -> list[Any]:
+        return list(self.client.get_metric_history(self.run, "pretrain/loss"))
+
+
+def stages_of_run(storage: Storage, run_id: str) -> dict[str, str]:
+    """Return stage name to key of an MLflow run, empty when there is no such run."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        tags = connect(storage).get_run(run_id).data.tags
+    except MlflowException:
+        return {}
+    prefix = "raysweep.stage."
+    return {key.removeprefix(prefix): value for key, value in tags.items() if key.startswith(prefix)}
+
+
+def connect(storage: Storage) -> Any:
+    """Return a client of the tracking server, or of the database beside the results."""
+    import mlflow
+
+    uri = tracking_uri(storage)
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    return mlflow.MlflowClient(tracking_uri=uri)
+
+
+def experiment_id(client: Any, storage: Storage, title: str) -> str:
+    """Return the id of an MLflow experiment, made on first use with an absolute artifact root."""
+    found = client.get_experiment_by_name(title)
+    if found:
+        return str(found.experiment_id)
+    beside = storage.is_local and tracking_uri(storage).startswith("sqlite")
+    root = f"file://{storage.path('mlflow-artifacts')}" if beside else None
+    return str(client.create_experiment(title, artifact_location=root))
+
+
+def lineage_tags(info: DatasetInfo) -> dict[str, str]:
+    """Return the tags that every run carries: code, data, user."""
+    return {
+        "mlflow.user": os.environ.get("USER", "raysweep"),
+        "mlflow.source.name": "raysweep",
+        "git.revision": git_revision(),
+        "dataset.name": info.name,
+        "dataset.fingerprint": info.fingerprint,
+    }
+
+
+def _metric_name(text: str) -> str:
+    return "".join(char if char.isalnum() or char in "_-. /" else "_" for char in text)

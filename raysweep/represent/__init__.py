@@ -1,0 +1,1 @@
+"""Representations learnt without labels."""

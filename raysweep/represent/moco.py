@@ -1,0 +1,214 @@
+"""MoCo v2: instance discrimination against a queue of earlier keys.
+
+He et al. 2020 (1911.05722), Chen et al. 2020 (2003.04297), in the order of the official code:
+encode queries, move the key encoder, encode shuffled keys, loss, then enqueue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+from torch.nn import functional as F
+
+from raysweep import collective, rng
+from raysweep.config import ConfigError
+from raysweep.learner import identity
+from raysweep.nets.resnet import Trunk
+from raysweep.represent import contrastive
+from raysweep.represent.contrastive import ContrastiveConfig, Images
+from raysweep.represent.heads import moco_head
+
+
+class MocoConfig(ContrastiveConfig):
+    """Settings of MoCo v2; the defaults of its own fields are the official ones.
+
+    Attributes:
+        dim: length of queries and keys.
+        hidden: width of the head's hidden layer.
+        head_batch_norm: batch norm in the head; not in the paper.
+        queue: number of keys kept; a multiple of ``batch``.
+        momentum: of the key encoder.
+        temperature: of the softmax.
+    """
+
+    dim: int = Field(default=128, ge=1)
+    hidden: int = Field(default=2048, ge=1)
+    head_batch_norm: bool = False
+    queue: int = Field(default=65536, ge=1)
+    momentum: float = Field(default=0.999, ge=0, le=1)
+    temperature: float = Field(default=0.2, gt=0)
+
+    @model_validator(mode="after")
+    def _batch_divides_queue(self) -> MocoConfig:
+        if self.queue % self.batch:
+            nearest = max(1, round(self.queue / self.batch)) * self.batch
+            raise ConfigError(
+                f"queue = {self.queue}: must be a multiple of batch = {self.batch}, e.g. {nearest}"
+            )
+        return self
+
+
+class Encoder(nn.Module):
+    """Trunk and head; batch-norm statistics are taken per group of the batch."""
+
+    def __init__(self, trunk: Trunk, head: nn.Module, *, groups: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = head
+        self.groups = groups
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Map ``(batch, 3, height, width)`` to ``(batch, dim)``."""
+        groups = contrastive.in_groups(images, self.groups)
+        return torch.cat([self.head(self.trunk(group)) for group in groups])
+
+
+class Moco:
+    """Learner of MoCo v2.
+
+    Running batch-norm statistics are those of this worker's images. Among several workers they
+    differ, and one of them (by convention the first) is kept, as in the official code.
+
+    Args:
+        config: settings.
+        device: where the networks live.
+        wrap: receives the query encoder, e.g. to make it data-parallel.
+    """
+
+    def __init__(
+        self,
+        config: MocoConfig,
+        *,
+        device: torch.device | str,
+        wrap: Callable[[nn.Module], nn.Module] = identity,
+    ) -> None:
+        self.config = config
+        self.device = torch.device(device)
+        self.query, self.key = self._build_encoder(), self._build_encoder()
+        self.key.requires_grad_(False)
+        self.encode = wrap(self.query)
+        self.optimizer = contrastive.build_optimizer(config, [{"params": self.query.parameters()}])
+        noise = torch.randn(
+            (config.queue, config.dim), generator=rng.generator(config.seed, "queue")
+        )
+        self.queue = F.normalize(noise, dim=1).to(self.device)
+        self.pointer = 0
+        self.steps_taken = 0
+
+    def _build_encoder(self) -> Encoder:
+        config = self.config
+        trunk = contrastive.seeded_trunk(config)
+        with rng.seeded(config.seed, "head"):
+            head = moco_head(
+                trunk.channels[-1],
+                hidden=config.hidden,
+                dim=config.dim,
+                batch_norm=config.head_batch_norm,
+            )
+        encoder = Encoder(trunk, head, groups=config.bn_groups)
+        return encoder.to(self.device).to(memory_format=torch.channels_last)
+
+    def step(self, batch: Images) -> dict[str, torch.Tensor]:
+        """Update once.
+
+        Args:
+            batch: ``{"image": (batch / workers, 3, height, width) uint8}``.
+
+        Returns:
+            ``loss`` (to be compared with ``ln(queue + 1)``), ``accuracy`` in [0, 1] of telling
+            the positive from all negatives, ``lr``; of this worker's images.
+
+        Raises:
+            ValueError: wrong number of images, or ``steps`` have been taken.
+        """
+        config = self.config
+        query_view, key_view = contrastive.two_views(
+            batch["image"], config=config, step=self.steps_taken, device=self.device
+        )
+        with contrastive.autocast(config, device=self.device):
+            queries = F.normalize(self.encode(query_view).float(), dim=1)
+            follow(self.key, self.query, momentum=config.momentum)
+            keys = self._encode_keys(key_view)
+        own = keys[collective.rank() * len(queries) :][: len(queries)]
+        logits = similarities(queries, own, queue=self.queue) / config.temperature
+        loss = F.cross_entropy(logits, torch.zeros_like(logits[:, 0], dtype=torch.long))
+
+        lr = contrastive.learning_rate(self.steps_taken, peak=config.lr, config=config)
+        self.optimizer.param_groups[0]["lr"] = lr
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        self.optimizer.step()
+        self._enqueue(keys)
+        self.steps_taken += 1
+        accuracy = (logits.argmax(1) == 0).float().mean()
+        return {"loss": loss.detach(), "accuracy": accuracy, "lr": torch.tensor(lr)}
+
+    @torch.no_grad()
+    def _encode_keys(self, views: torch.Tensor) -> torch.Tensor:
+        # Shuffled batch norm (1911.05722 section 3.3): a key is normalised together with other
+        # images than its query, else the statistics would give the answer away. Every worker draws
+        # the same permutation of the global batch and encodes its own part of it.
+        count = len(views)
+        generator = rng.generator(self.config.seed, "shuffle", self.steps_taken)
+        order = torch.randperm(self.config.batch, generator=generator).to(self.device)
+        own = order[collective.rank() * count :][:count]
+        shuffled = collective.gather(views)[own].contiguous(memory_format=torch.channels_last)
+        keys = collective.gather(F.normalize(self.key(shuffled).float(), dim=1))
+        return keys[order.argsort()]
+
+    def _enqueue(self, keys: torch.Tensor) -> None:
+        self.queue[self.pointer : self.pointer + len(keys)] = keys
+        self.pointer = (self.pointer + len(keys)) % len(self.queue)
+
+    def trunk_state(self) -> dict[str, torch.Tensor]:
+        """Return copies of the tensors of the query encoder's trunk: the product of training."""
+        return contrastive.trunk_state(self.query.trunk)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that changes while training."""
+        return {
+            "query": self.query.state_dict(),
+            "key": self.key.state_dict(),
+            "queue": self.queue,
+            "pointer": self.pointer,
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.steps_taken,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state made by :meth:`state_dict`."""
+        self.query.load_state_dict(state["query"])
+        self.key.load_state_dict(state["key"])
+        self.queue.copy_(state["queue"])
+        self.pointer = state["pointer"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.steps_taken = state["step"]
+
+
+def similarities(queries: torch.Tensor, keys: torch.Tensor, *, queue: torch.Tensor) -> torch.Tensor:
+    """Return the dot products of InfoNCE, the positive first (1911.05722 eq. 1).
+
+    Args:
+        queries: ``(batch, dim)`` of unit length.
+        keys: ``(batch, dim)`` of unit length, the positives.
+        queue: ``(negatives, dim)`` of unit length.
+
+    Returns:
+        ``(batch, 1 + negatives)`` in [-1, 1].
+    """
+    positive = (queries * keys).sum(1, keepdim=True)
+    return torch.cat([positive, queries @ queue.T], dim=1)
+
+
+@torch.no_grad()
+def follow(key: nn.Module, query: nn.Module, *, momentum: float) -> None:
+    """Move the key encoder towards the query encoder (1911.05722 eq. 2): ``m k + (1 - m) q``.
+
+    Parameters only: batch-norm buffers are each encoder's own, as in the official code.
+    """
+    for k, q in zip(key.parameters(), query.parameters(), strict=True):
+        k.lerp_(q, 1 - momentum)

@@ -1,0 +1,198 @@
+"""SimSiam: two views predict each other, with no negatives and no second encoder.
+
+Chen and He 2020 (2011.10566), as in the official code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import nn
+from torch.nn import functional as F
+
+from raysweep import collective, rng
+from raysweep.learner import identity
+from raysweep.nets.resnet import Trunk, zero_init_residuals
+from raysweep.represent import contrastive
+from raysweep.represent.contrastive import ContrastiveConfig, Images
+from raysweep.represent.heads import simsiam_predictor, simsiam_projector
+
+LR_BATCH = 256
+"""The learning rate of the config belongs to this batch; it scales linearly (section 4)."""
+
+
+class SimsiamConfig(ContrastiveConfig):
+    """Settings of SimSiam; the defaults of its own fields are the official ones.
+
+    Attributes:
+        lr: peak learning rate **of a batch of 256**; the one used is ``lr * batch / 256``.
+        dim: length of the projections.
+        predictor_hidden: width of the predictor's bottleneck.
+        constant_predictor_lr: keep the predictor at the peak learning rate.
+    """
+
+    lr: float = Field(default=0.05, gt=0)
+    dim: int = Field(default=2048, ge=1)
+    predictor_hidden: int = Field(default=512, ge=1)
+    constant_predictor_lr: bool = False
+
+
+class Siamese(nn.Module):
+    """Trunk, projector, predictor; one forward for both views so that it can be wrapped."""
+
+    def __init__(
+        self, trunk: Trunk, projector: nn.Module, predictor: nn.Module, *, groups: int
+    ) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.projector = projector
+        self.predictor = predictor
+        self.groups = groups
+
+    def forward(self, first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Map two ``(batch, 3, height, width)`` to p1, p2, z1, z2, each ``(batch, dim)``.
+
+        The projections z carry no gradient.
+        """
+        parts = []
+        for pair in zip(
+            contrastive.in_groups(first, self.groups),
+            contrastive.in_groups(second, self.groups),
+            strict=True,
+        ):
+            projections = [self.projector(self.trunk(view)) for view in pair]
+            predictions = [self.predictor(z) for z in projections]
+            parts.append([*predictions, *(z.detach() for z in projections)])
+        return tuple(torch.cat(groups) for groups in zip(*parts, strict=True))
+
+
+class Simsiam:
+    """Learner of SimSiam.
+
+    Batch-norm statistics: on GPUs they are taken over all workers, as in the official code. On
+    CPUs torch cannot synchronise them, so each worker's are its own: two workers with half the
+    batch equal one worker with ``bn_groups = 2``, not one with ``bn_groups = 1``.
+
+    Args:
+        config: settings.
+        device: where the network lives.
+        wrap: receives the whole network, e.g. to make it data-parallel.
+    """
+
+    def __init__(
+        self,
+        config: SimsiamConfig,
+        *,
+        device: torch.device | str,
+        wrap: Callable[[nn.Module], nn.Module] = identity,
+    ) -> None:
+        self.config = config
+        self.device = torch.device(device)
+        self.net = self._build_net()
+        self.forward = wrap(self.net)
+        self.optimizer = contrastive.build_optimizer(
+            config,
+            [
+                {"params": [*self.net.trunk.parameters(), *self.net.projector.parameters()]},
+                {"params": self.net.predictor.parameters()},
+            ],
+        )
+        self.steps_taken = 0
+
+    def _build_net(self) -> Siamese:
+        config = self.config
+        trunk = contrastive.seeded_trunk(config)
+        zero_init_residuals(trunk)
+        with rng.seeded(config.seed, "head"):
+            projector = simsiam_projector(trunk.channels[-1], dim=config.dim)
+            predictor = simsiam_predictor(config.dim, hidden=config.predictor_hidden)
+        net = Siamese(trunk, projector, predictor, groups=config.bn_groups)
+        if self.device.type == "cuda" and collective.size() > 1:
+            net = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
+        return net.to(self.device).to(memory_format=torch.channels_last)
+
+    def step(self, batch: Images) -> dict[str, torch.Tensor]:
+        """Update once.
+
+        Args:
+            batch: ``{"image": (batch / workers, 3, height, width) uint8}``.
+
+        Returns:
+            ``loss`` in [-1, 1], ``std`` (see :func:`spread`), ``lr``; of this worker's images.
+
+        Raises:
+            ValueError: wrong number of images, or ``steps`` have been taken.
+        """
+        config = self.config
+        views = contrastive.two_views(
+            batch["image"], config=config, step=self.steps_taken, device=self.device
+        )
+        with contrastive.autocast(config, device=self.device):
+            outputs = self.forward(*views)
+        p1, p2, z1, z2 = (output.float() for output in outputs)
+        loss = negative_cosine(p1, z2) / 2 + negative_cosine(p2, z1) / 2
+
+        lr = self._set_learning_rate()
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        self.optimizer.step()
+        self.steps_taken += 1
+        return {"loss": loss.detach(), "std": spread(z1), "lr": torch.tensor(lr)}
+
+    def _set_learning_rate(self) -> float:
+        config = self.config
+        peak = config.lr * config.batch / LR_BATCH
+        lr = contrastive.learning_rate(self.steps_taken, peak=peak, config=config)
+        encoder, predictor = self.optimizer.param_groups
+        encoder["lr"] = lr
+        predictor["lr"] = peak if config.constant_predictor_lr else lr
+        return lr
+
+    def trunk_state(self) -> dict[str, torch.Tensor]:
+        """Return copies of the tensors of the trunk: the product of training."""
+        return contrastive.trunk_state(self.net.trunk)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that changes while training."""
+        return {
+            "net": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.steps_taken,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state made by :meth:`state_dict`."""
+        self.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.steps_taken = state["step"]
+
+
+def negative_cosine(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return minus the mean cosine of the rows (2011.10566 eq. 1); no gradient to the targets.
+
+    Args:
+        predictions: ``(batch, dim)``.
+        targets: ``(batch, dim)``.
+
+    Returns:
+        A scalar in [-1, 1].
+    """
+    return -F.cosine_similarity(predictions, targets.detach(), dim=1).mean()
+
+
+def spread(projections: torch.Tensor) -> torch.Tensor:
+    """Return the collapse indicator (2011.10566 section 4.1).
+
+    Args:
+        projections: ``(batch, dim)``.
+
+    Returns:
+        Mean over channels of the standard deviation of the unit-length projections, times
+        ``sqrt(dim)``: about 1 when healthy, 0 when all images have the same projection.
+    """
+    unit = F.normalize(projections, dim=1)
+    return unit.std(0).mean() * math.sqrt(projections.shape[1])

@@ -1,0 +1,1 @@
+"""One page of Python per sweep: BASE, SPACE, METRIC."""

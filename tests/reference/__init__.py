@@ -1,0 +1,1 @@
+"""Slow, loop-style versions of the formulas, written from their definitions."""
