@@ -38,9 +38,7 @@ class DistPool:
         self.processes = []
         for rank in range(WORKERS):
             here, there = context.Pipe()
-            process = context.Process(
-                target=_serve, args=(rank, meeting_point, there), daemon=True
-            )
+            process = context.Process(target=_serve, args=(rank, meeting_point, there), daemon=True)
             process.start()
             self.connections.append(here)
             self.processes.append(process)

@@ -171,7 +171,7 @@ def _merge(source: LabelSet, target: LabelSet, groups: Mapping[str, str]) -> Mer
     return Merge(_merge_name(source, target), source, target, table)
 
 
-_PART_COLOURS: dict[str, Colour] = {
+_FACE_COLOURS: dict[str, Colour] = {
     "background": (0, 0, 0),
     "skin": (230, 180, 140),
     "hair": (110, 60, 20),
@@ -191,22 +191,6 @@ _PART_COLOURS: dict[str, Colour] = {
     "cloth": (60, 100, 160),
     "glasses": (0, 255, 255),
     "hat": (128, 128, 0),
-    "body": (230, 180, 140),
-    "door": (110, 60, 20),
-    "hood": (0, 160, 0),
-    "trunk": (0, 220, 120),
-    "roof": (255, 255, 255),
-    "window": (200, 200, 255),
-    "windshield": (0, 0, 255),
-    "wheel": (255, 120, 0),
-    "rim": (220, 0, 60),
-    "light": (255, 0, 160),
-    "headlight": (255, 0, 160),
-    "taillight": (120, 0, 40),
-    "bumper": (255, 220, 0),
-    "plate": (160, 120, 200),
-    "mirror": (60, 100, 160),
-    "handle": (0, 255, 255),
 }
 
 # Built-in images. Left and right are the image's; l_lip is the lower lip, as in CelebAMask-HQ.
@@ -214,27 +198,24 @@ _FACE17 = _label_set(
     "face17",
     "background skin hair l_brow r_brow l_eye r_eye pupil nose u_lip l_lip mouth ear neck cloth "
     "glasses hat",
-    colours=_PART_COLOURS,
+    colours=_FACE_COLOURS,
 )
 _FACE12 = _label_set(
     "face12",
     "background skin hair brow eye pupil nose mouth ear neck cloth glasses",
-    colours=_PART_COLOURS,
+    colours=_FACE_COLOURS,
 )
 _CAR16 = _label_set(
     "car16",
     "background body door hood trunk roof window windshield wheel rim headlight taillight bumper "
     "plate mirror handle",
-    colours=_PART_COLOURS,
 )
-_CAR8 = _label_set(
-    "car8", "background body door window wheel light bumper plate", colours=_PART_COLOURS
-)
+_CAR8 = _label_set("car8", "background body door window wheel light bumper plate")
 
 # The eight face classes of the papers, in GanOrCon's order and in LAGM's.
-_FACE8 = _label_set("face8", "background skin nose eye brow ear mouth hair", colours=_PART_COLOURS)
+_FACE8 = _label_set("face8", "background skin nose eye brow ear mouth hair", colours=_FACE_COLOURS)
 _FACE8_LAGM = _label_set(
-    "face8_lagm", "background ear eye brow skin hair mouth nose", colours=_PART_COLOURS
+    "face8_lagm", "background ear eye brow skin hair mouth nose", colours=_FACE_COLOURS
 )
 
 # DatasetGAN, with its spelling; DatasetGAN's 16 cat classes have no names.
@@ -265,9 +246,7 @@ _CELEBAMASK19 = _label_set(
     "ear_r neck_l neck cloth",
 )
 _CELEBAMASK10 = _label_set(
-    "celebamask10",
-    "background skin nose eye brow ear mouth hair neck cloth",
-    colours=_PART_COLOURS,
+    "celebamask10", "background skin nose eye brow ear mouth hair neck cloth", colours=_FACE_COLOURS
 )
 
 LABEL_SETS: dict[str, LabelSet] = {
@@ -287,17 +266,10 @@ LABEL_SETS: dict[str, LabelSet] = {
 _FACE17_TO_12 = _merge(
     _FACE17,
     _FACE12,
-    {
-        "background": "hat",
-        "brow": "l_brow r_brow",
-        "eye": "l_eye r_eye",
-        "mouth": "u_lip l_lip",
-    },
+    {"background": "hat", "brow": "l_brow r_brow", "eye": "l_eye r_eye", "mouth": "u_lip l_lip"},
 )
 _FACE12_TO_8 = _merge(
-    _FACE12,
-    _FACE8,
-    {"background": "neck cloth", "eye": "pupil", "skin": "glasses"},
+    _FACE12, _FACE8, {"background": "neck cloth", "eye": "pupil", "skin": "glasses"}
 )
 _CAR16_TO_8 = _merge(
     _CAR16,
@@ -333,9 +305,7 @@ _CELEBAMASK_GROUPS = {
 _CELEBAMASK19_TO_10 = _merge(_CELEBAMASK19, _CELEBAMASK10, _CELEBAMASK_GROUPS)
 _CELEBAMASK10_TO_8 = _merge(_CELEBAMASK10, _FACE8, {"background": "neck cloth"})
 _CELEBAMASK19_TO_LAGM = _merge(
-    _CELEBAMASK19,
-    _FACE8_LAGM,
-    _CELEBAMASK_GROUPS | {"background": "hat ear_r neck_l neck cloth"},
+    _CELEBAMASK19, _FACE8_LAGM, _CELEBAMASK_GROUPS | {"background": "hat ear_r neck_l neck cloth"}
 )
 _CAR20_TO_12 = _merge(
     _CAR20,

@@ -10,7 +10,9 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from raysweep.config import override, parse_assignments
+from raysweep.config import ConfigError, override, parse_assignments
+from raysweep.data.dataset import DatasetInfo, describe
+from raysweep.orchestration.storage import Storage
 from raysweep.presets import PRESETS, Experiment
 
 FLAGS = ("--preset", "--data", "--storage", "--workers", "--address", "--set", "--dry-run")
@@ -93,6 +95,23 @@ def experiment_from(options: argparse.Namespace) -> Experiment:
     if options.data is not None:
         changes = {"data.source": options.data} | changes
     return override(experiment, changes)
+
+
+def checked(experiment: Experiment, storage: Storage) -> DatasetInfo:
+    """Check an experiment against its dataset; return what the dataset is.
+
+    Raises:
+        ValueError: the data cannot be read, or there are fewer labelled images than shots.
+    """
+    data = experiment.data
+    info = describe(data.source, builtin=data.builtin)
+    available = info.counts["train"]
+    if data.shots > available:
+        raise ConfigError(
+            f"data.shots = {data.shots}: only {available} labelled training images in {info.name}; "
+            f"use --set data.shots={available} or label more"
+        )
+    return info
 
 
 def finish(job: Callable[[Sequence[str] | None], int]) -> None:

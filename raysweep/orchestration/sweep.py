@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from raysweep.config import digest
+from raysweep.config import ConfigError, digest
 from raysweep.data.dataset import DatasetInfo
 from raysweep.orchestration import terminal
 from raysweep.orchestration.cli import checked, experiment_from
@@ -92,6 +92,10 @@ def prepare(title: str, space: SearchSpace, options: argparse.Namespace) -> Swee
         ValueError: names the flag or setting, its value, what is allowed and what to do.
     """
     base = experiment_from(options)
+    if options.workers > 1 and base.pretrain.batch % options.workers:
+        raise ConfigError(
+            f"--workers {options.workers}: must divide pretrain.batch = {base.pretrain.batch}"
+        )
     storage = Storage(options.storage)
     info = checked(base, storage)
     storage.check_writable()

@@ -64,11 +64,12 @@ def test_crop_masks_reads_under_the_pixel_centre(height, width, px):
 
 
 def test_crop_masks_equals_torchvision_nearest_exact():
+    # no centre falls on the border of two pixels at 32 px, where torch's answer is rounding noise
     masks, boxes = photos()[:, 0], boxes_for(40, 52)
-    ours = geometry.crop_masks(masks, boxes=boxes, flip=torch.zeros(COUNT, dtype=torch.bool), px=23)
+    ours = geometry.crop_masks(masks, boxes=boxes, flip=torch.zeros(COUNT, dtype=torch.bool), px=32)
     for mask, box, out in zip(masks, boxes.tolist(), ours, strict=True):
         mode = v2.InterpolationMode.NEAREST_EXACT
-        expected = oracle.resized_crop(mask[None], *box, size=[23, 23], interpolation=mode)
+        expected = oracle.resized_crop(mask[None], *box, size=[32, 32], interpolation=mode)
         assert torch.equal(out, expected[0])
 
 
@@ -297,7 +298,9 @@ def test_left_and_right_swap_only_on_flip():
 
     assert torch.equal(labels(0.0), masks.long())
     assert torch.equal(labels(1.0), masks.long())  # mirrored halves, exchanged names
-    assert not torch.equal(joined(augment.JointConfig(), [(1, 2)])[1], joined(augment.JointConfig())[1])
+    assert not torch.equal(
+        joined(augment.JointConfig(), [(1, 2)])[1], joined(augment.JointConfig())[1]
+    )
 
 
 def test_masks_must_match_images():

@@ -43,7 +43,7 @@ class Canvas:
     def __init__(self, count: int, *, px: int) -> None:
         centres = (np.arange(px, dtype=np.float32) + np.float32(0.5)) * np.float32(2 / px) - 1
         self.px = px
-        self.image = np.zeros((count, 3, px, px), dtype=np.float32)
+        self.image: Field = np.zeros((count, 3, px, px), dtype=np.float32)
         self.mask = np.zeros((count, px, px), dtype=np.uint8)
         self.points: Points = (centres[None, None, :], centres[None, :, None])
 
@@ -149,7 +149,7 @@ def texture(
     phase = draws.uniform(f"{name}: phase", 0, 2 * np.pi)
     bend = draws.chance(f"{name}: bent", 0.4) * draws.uniform(f"{name}: bend", 0.5, 3)
     cross = np.sin(across * draws.uniform(f"{name}: cross", 1, 5) * np.float32(np.pi) + 2 * phase)
-    wave = np.sin(along * frequency + phase + bend * cross)
+    wave: Field = np.sin(along * frequency + phase + bend * cross)
     wave = wave * draws.uniform(f"{name}: hardness", 1, 6)
     wave = wave / (1 + np.abs(wave))
     checks = draws.chance(f"{name}: checks", 0.45)

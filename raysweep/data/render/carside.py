@@ -141,7 +141,7 @@ def _paint_doors(car: Paintwork, draws: Draws, *, build: _Build) -> None:
         car.paint("door", door, colour, where=where)
         car.paint(None, np.abs(door) - 0.01, shade(car.body, 0.55), where=where)
         place = (rear + 0.1, build.belt + 0.09)
-        grip = box(car.points, centre=place, half=(0.06, 0.02), corner=0.01)
+        grip = box(car.points, centre=place, half=(0.07, 0.026), corner=0.01)
         car.paint("handle", grip, handle, where=where)
     mirror = ellipse(
         car.points, centre=(build.cabin_front - 0.08, build.belt - 0.02), radii=(0.075, 0.055)

@@ -29,8 +29,8 @@ def paint_features(head: Head, draws: Draws, *, inside: Field) -> None:
     for side, name in ((-1, "l"), (1, "r")):
         tilt = side * draws.uniform("eye: tilt", -0.25, 0.25)
         x, y = _eye_centre(draws)
-        points = (head.features.points[0] - side * x, head.features.points[1] - y)
-        points = rotate(points, angle=tilt)
+        centred = (head.features.points[0] - side * x, head.features.points[1] - y)
+        points = rotate(centred, angle=tilt)
         _paint_eye(head, draws, points, label=LABEL[f"{name}_eye"], face=face, inside=inside)
         _paint_brow(head, draws, points, label=LABEL[f"{name}_brow"], side=side, inside=inside)
 

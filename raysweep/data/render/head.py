@@ -11,8 +11,6 @@ from raysweep.data.render.draws import Draws, Field
 from raysweep.data.render.scene import Difficulty
 from raysweep.data.render.shapes import ellipse, rotate
 
-FIXED_SHARE = 0.3  # of the turn of the head that remains when the pose is fixed
-
 
 @dataclass(frozen=True)
 class Head:
@@ -57,18 +55,15 @@ class Head:
         x = x + draws.uniform("bend x", 0, 0.07) * np.sin(y * bend + phase)
         bend, phase = draws.uniform("bend y: waves", 1, 3), draws.uniform("bend y: phase", 0, 6)
         y = y + draws.uniform("bend y", 0, 0.05) * np.sin(x * bend + phase)
-        turn = FIXED_SHARE + (1 - FIXED_SHARE) * spread
-        yaw, pitch = turn * draws.uniform("yaw", -1, 1), turn * draws.uniform("pitch", -1, 1)
+        yaw, pitch = spread * draws.uniform("yaw", -1, 1), spread * draws.uniform("pitch", -1, 1)
         features = ((x - 0.22 * yaw) / (1 - 0.18 * np.abs(yaw)), y - 0.1 * pitch)
+        radii = draws.uniform("head: width", 0.62, 0.78), draws.uniform("head: height", 0.84, 1)
         skin = _skin(draws, natural=difficulty.natural_skin)
         return cls(
             frame=Frame(canvas, (x, y), size),
             upright=upright,
             features=Frame(canvas, features, size),
-            radii=(
-                draws.uniform("head: width", 0.62, 0.78),
-                draws.uniform("head: height", 0.84, 1),
-            ),
+            radii=radii,
             roll=roll,
             yaw=yaw,
             pitch=pitch,

@@ -85,7 +85,7 @@ class Paintwork:
 
 
 def _place(canvas: Canvas, draws: Draws, *, spread: float) -> Frame:
-    size = 0.84 + spread * draws.uniform("car: size", -0.16, 0.14)
+    size = 0.88 + spread * draws.uniform("car: size", -0.16, 0.14)
     x = (canvas.points[0] - spread * draws.uniform("car: x", -0.15, 0.15)) / size
     y = (canvas.points[1] - 0.05 - spread * draws.uniform("car: y", -0.15, 0.15)) / size
     roll = spread * draws.uniform("car: roll", -0.22, 0.22) * draws.uniform("level", 0.1, 1)

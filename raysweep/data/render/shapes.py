@@ -35,7 +35,8 @@ def ellipse(points: Points, *, centre: Pair, radii: Pair) -> Field:
     level = np.sqrt(x * x + y * y) + TINY
     x, y = x / radii[0], y / radii[1]
     slope = np.sqrt(x * x + y * y) + TINY
-    return level * (level - 1) / slope
+    distance: Field = level * (level - 1) / slope
+    return distance
 
 
 def box(points: Points, *, centre: Pair, half: Pair, corner: float = 0.0) -> Field:
@@ -44,7 +45,8 @@ def box(points: Points, *, centre: Pair, half: Pair, corner: float = 0.0) -> Fie
     y = np.abs(points[1] - centre[1]) - half[1] + corner
     outside_x, outside_y = np.maximum(x, 0), np.maximum(y, 0)
     outside = np.sqrt(outside_x * outside_x + outside_y * outside_y)
-    return outside + np.minimum(np.maximum(x, y), 0) - corner
+    distance: Field = outside + np.minimum(np.maximum(x, y), 0) - corner
+    return distance
 
 
 def capsule(points: Points, *, start: Pair, end: Pair, radius: Scalar) -> Field:
