@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing as mp
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -32,6 +33,9 @@ class DistPool:
     """Runs an importable function in every process at once; close it when done."""
 
     def __init__(self) -> None:
+        root = str(Path(__file__).parents[1])
+        if root not in sys.path:
+            sys.path.append(root)  # spawned processes inherit it and find the functions
         context = mp.get_context("spawn")
         meeting_point = (Path(tempfile.mkdtemp()) / "meeting").as_uri()
         self.connections: list[Connection] = []

@@ -10,46 +10,16 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from pydantic import Field, model_validator
 from torch import nn
 from torch.nn import functional as F
 
 from raysweep import collective, rng
-from raysweep.config import ConfigError
 from raysweep.learner import identity
 from raysweep.nets.resnet import Trunk
 from raysweep.represent import contrastive
-from raysweep.represent.contrastive import ContrastiveConfig, Images
+from raysweep.represent.config import RepresentConfig
+from raysweep.represent.contrastive import Images
 from raysweep.represent.heads import moco_head
-
-
-class MocoConfig(ContrastiveConfig):
-    """Settings of MoCo v2; the defaults of its own fields are the official ones.
-
-    Attributes:
-        dim: length of queries and keys.
-        hidden: width of the head's hidden layer.
-        head_batch_norm: batch norm in the head; not in the paper.
-        queue: number of keys kept; a multiple of ``batch``.
-        momentum: of the key encoder.
-        temperature: of the softmax.
-    """
-
-    dim: int = Field(default=128, ge=1)
-    hidden: int = Field(default=2048, ge=1)
-    head_batch_norm: bool = False
-    queue: int = Field(default=65536, ge=1)
-    momentum: float = Field(default=0.999, ge=0, le=1)
-    temperature: float = Field(default=0.2, gt=0)
-
-    @model_validator(mode="after")
-    def _batch_divides_queue(self) -> MocoConfig:
-        if self.queue % self.batch:
-            nearest = max(1, round(self.queue / self.batch)) * self.batch
-            raise ConfigError(
-                f"queue = {self.queue}: must be a multiple of batch = {self.batch}, e.g. {nearest}"
-            )
-        return self
 
 
 class Encoder(nn.Module):
@@ -81,7 +51,7 @@ class Moco:
 
     def __init__(
         self,
-        config: MocoConfig,
+        config: RepresentConfig,
         *,
         device: torch.device | str,
         wrap: Callable[[nn.Module], nn.Module] = identity,
@@ -93,7 +63,7 @@ class Moco:
         self.encode = wrap(self.query)
         self.optimizer = contrastive.build_optimizer(config, [{"params": self.query.parameters()}])
         noise = torch.randn(
-            (config.queue, config.dim), generator=rng.generator(config.seed, "queue")
+            (config.moco.queue, config.moco.dim), generator=rng.generator(config.seed, "queue")
         )
         self.queue = F.normalize(noise, dim=1).to(self.device)
         self.pointer = 0
@@ -105,9 +75,9 @@ class Moco:
         with rng.seeded(config.seed, "head"):
             head = moco_head(
                 trunk.channels[-1],
-                hidden=config.hidden,
-                dim=config.dim,
-                batch_norm=config.head_batch_norm,
+                hidden=config.moco.hidden,
+                dim=config.moco.dim,
+                batch_norm=config.moco.head_batch_norm,
             )
         encoder = Encoder(trunk, head, groups=config.bn_groups)
         return encoder.to(self.device).to(memory_format=torch.channels_last)
@@ -131,10 +101,10 @@ class Moco:
         )
         with contrastive.autocast(config, device=self.device):
             queries = F.normalize(self.encode(query_view).float(), dim=1)
-            follow(self.key, self.query, momentum=config.momentum)
+            follow(self.key, self.query, momentum=config.moco.momentum)
             keys = self._encode_keys(key_view)
         own = keys[collective.rank() * len(queries) :][: len(queries)]
-        logits = similarities(queries, own, queue=self.queue) / config.temperature
+        logits = similarities(queries, own, queue=self.queue) / config.moco.temperature
         loss = F.cross_entropy(logits, torch.zeros_like(logits[:, 0], dtype=torch.long))
 
         lr = contrastive.learning_rate(self.steps_taken, peak=config.lr, config=config)

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
@@ -18,27 +17,12 @@ from raysweep import collective, rng
 from raysweep.learner import identity
 from raysweep.nets.resnet import Trunk, zero_init_residuals
 from raysweep.represent import contrastive
-from raysweep.represent.contrastive import ContrastiveConfig, Images
+from raysweep.represent.config import RepresentConfig
+from raysweep.represent.contrastive import Images
 from raysweep.represent.heads import simsiam_predictor, simsiam_projector
 
 LR_BATCH = 256
 """The learning rate of the config belongs to this batch; it scales linearly (section 4)."""
-
-
-class SimsiamConfig(ContrastiveConfig):
-    """Settings of SimSiam; the defaults of its own fields are the official ones.
-
-    Attributes:
-        lr: peak learning rate **of a batch of 256**; the one used is ``lr * batch / 256``.
-        dim: length of the projections.
-        predictor_hidden: width of the predictor's bottleneck.
-        constant_predictor_lr: keep the predictor at the peak learning rate.
-    """
-
-    lr: float = Field(default=0.05, gt=0)
-    dim: int = Field(default=2048, ge=1)
-    predictor_hidden: int = Field(default=512, ge=1)
-    constant_predictor_lr: bool = False
 
 
 class Siamese(nn.Module):
@@ -85,7 +69,7 @@ class Simsiam:
 
     def __init__(
         self,
-        config: SimsiamConfig,
+        config: RepresentConfig,
         *,
         device: torch.device | str,
         wrap: Callable[[nn.Module], nn.Module] = identity,
@@ -108,8 +92,8 @@ class Simsiam:
         trunk = contrastive.seeded_trunk(config)
         zero_init_residuals(trunk)
         with rng.seeded(config.seed, "head"):
-            projector = simsiam_projector(trunk.channels[-1], dim=config.dim)
-            predictor = simsiam_predictor(config.dim, hidden=config.predictor_hidden)
+            projector = simsiam_projector(trunk.channels[-1], dim=config.simsiam.dim)
+            predictor = simsiam_predictor(config.simsiam.dim, hidden=config.simsiam.predictor_hidden)
         net = Siamese(trunk, projector, predictor, groups=config.bn_groups)
         if self.device.type == "cuda" and collective.size() > 1:
             net = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
@@ -149,7 +133,7 @@ class Simsiam:
         lr = contrastive.learning_rate(self.steps_taken, peak=peak, config=config)
         encoder, predictor = self.optimizer.param_groups
         encoder["lr"] = lr
-        predictor["lr"] = peak if config.constant_predictor_lr else lr
+        predictor["lr"] = peak if config.simsiam.constant_predictor_lr else lr
         return lr
 
     def trunk_state(self) -> dict[str, torch.Tensor]:

@@ -48,7 +48,7 @@ def untrained_trunk(
     whole = len(images) // batch * batch
     trunk.train()
     with torch.no_grad():
-        for part in images[:whole].unflatten(0, (-1, batch)):
+        for part in images[:whole].reshape(-1, batch, *images.shape[1:]):
             trunk(augment.normalise(part.to(device)))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

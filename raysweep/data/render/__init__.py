@@ -61,13 +61,20 @@ def render(
     size = min(CHUNK_IMAGES, max(1, CHUNK_PIXELS // px**2))
     for start in range(0, len(indices), size):
         chunk = slice(start, start + size)
-        names = [("render", domain, int(index)) for index in indices[chunk]]
-        draws = Draws([rng.derive(seed, *name) for name in names])
-        canvas = Canvas(len(names), px=px)
-        DOMAINS[domain](canvas, draws, difficulty=difficulty)
-        paint_occluder(canvas, draws, difficulty=difficulty)
-        expose(canvas, draws)
-        noise = [rng.numpy_generator(seed, *name, "noise") for name in names]
-        images[chunk] = sense(canvas, draws, generators=noise)
-        masks[chunk] = canvas.mask
+        images[chunk], masks[chunk] = _render_chunk(
+            domain, indices[chunk], px=px, seed=seed, difficulty=difficulty
+        )
     return images, masks
+
+
+def _render_chunk(
+    domain: str, indices: Sequence[int], *, px: int, seed: int, difficulty: Difficulty
+) -> tuple[Bytes, Bytes]:
+    names = [("render", domain, int(index)) for index in indices]
+    draws = Draws([rng.derive(seed, *name) for name in names])
+    canvas = Canvas(len(names), px=px)
+    DOMAINS[domain](canvas, draws, difficulty=difficulty)
+    paint_occluder(canvas, draws, difficulty=difficulty)
+    expose(canvas, draws)
+    noise = [rng.numpy_generator(seed, *name, "noise") for name in names]
+    return sense(canvas, draws, generators=noise), canvas.mask

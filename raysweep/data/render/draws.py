@@ -26,7 +26,7 @@ class Draws:
         keys: one 63-bit integer per image, e.g. from :func:`raysweep.rng.derive`.
     """
 
-    def __init__(self, keys: Sequence[int]) -> None:
+    def __init__(self, keys: Sequence[int] | npt.NDArray[np.uint64]) -> None:
         self._keys = np.asarray(keys, dtype=np.uint64)
 
     def __len__(self) -> int:
@@ -34,7 +34,7 @@ class Draws:
 
     def take(self, rows: npt.NDArray[np.intp]) -> Draws:
         """Return the draws of some of the images."""
-        return Draws(self._keys[rows])  # type: ignore[arg-type]
+        return Draws(self._keys[rows])
 
     def uniform(self, name: str, low: float, high: float) -> Field:
         """Return ``(image, 1, 1)`` float32 numbers in [low, high)."""

@@ -6,15 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raysweep.data.labels import LABEL_SETS
 from raysweep.data.render.canvas import Canvas, blend, shade, texture
 from raysweep.data.render.draws import Draws, Field
 from raysweep.data.render.features import paint_features, paint_glasses
-from raysweep.data.render.head import Head
+from raysweep.data.render.head import LABEL, Head
 from raysweep.data.render.scene import Difficulty, paint_background
 from raysweep.data.render.shapes import box, ellipse
-
-LABEL = {name: index for index, name in enumerate(LABEL_SETS["face17"].classes)}
 
 
 def paint_faces(canvas: Canvas, draws: Draws, *, difficulty: Difficulty) -> None:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from raysweep.data.labels import LABEL_SETS
 from raysweep.data.render.canvas import blend, rgb, shade
 from raysweep.data.render.draws import Draws, Field
-from raysweep.data.render.head import Head
+from raysweep.data.render.head import LABEL, Head
 from raysweep.data.render.shapes import Points, box, capsule, ellipse, rotate
-
-LABEL = {name: index for index, name in enumerate(LABEL_SETS["face17"].classes)}
 
 TEETH, THROAT, SCLERA = rgb(0.85, 0.85, 0.85), rgb(0.25, 0.05, 0.08), rgb(0.93, 0.93, 0.9)
 

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from raysweep.data.labels import LABEL_SETS
 from raysweep.data.render.canvas import Canvas, Frame, blend, shade, texture
 from raysweep.data.render.draws import Draws, Field
 from raysweep.data.render.scene import Difficulty
 from raysweep.data.render.shapes import ellipse, rotate
+
+LABEL = {name: index for index, name in enumerate(LABEL_SETS["face17"].classes)}
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Head:
         features: coordinates of the facial features, shifted and squeezed as the head turns.
         radii: half width and half height of the skull.
         roll: angle in radians.
-        yaw: turn to the side in -1 to 1.
+        yaw: turn of the face, -1 (to the image's left) to 1.
         pitch: turn down in -1 to 1.
         lit: brightness over the head, ``(image, height, width)``.
         skin: colour, ``(image, 3, 1, 1)``.
