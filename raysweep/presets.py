@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from raysweep.config import Config
+from raysweep.config import Config, ConfigError
 from raysweep.data.augment import ViewConfig
 from raysweep.data.builtin import BuiltinConfig
 from raysweep.fewshot.projector import FitConfig
@@ -63,6 +63,16 @@ class Experiment(Config):
     pretrain: RepresentConfig = RepresentConfig()
     fit: FitConfig = FitConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+
+    @model_validator(mode="after")
+    def _trunk_takes_the_fit_resolution(self) -> Experiment:
+        smallest = self.pretrain.trunk.minimum_px // 2  # the stem's stride is 1 here
+        if self.pretrain.method != "rgb" and self.fit.resolution < smallest:
+            raise ConfigError(
+                f"fit.resolution = {self.fit.resolution}: trunk {self.pretrain.trunk.name!r} needs "
+                f"at least {smallest} px"
+            )
+        return self
 
 
 def smoke() -> Experiment:

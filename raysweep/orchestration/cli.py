@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from raysweep.config import ConfigError, override, parse_assignments
 from raysweep.data.dataset import DatasetInfo, describe
+from raysweep.data.render import DOMAINS
 from raysweep.orchestration.storage import Storage
 from raysweep.presets import PRESETS, Experiment
 
@@ -94,6 +96,9 @@ def experiment_from(options: argparse.Namespace) -> Experiment:
     changes = parse_assignments(experiment, options.assignments)
     if options.data is not None:
         changes = {"data.source": options.data} | changes
+    for name in ("data.source", "pretrain.weights"):  # workers run in other directories
+        if name in changes:
+            changes[name] = _absolute(changes[name])
     return override(experiment, changes)
 
 
@@ -109,8 +114,10 @@ def checked(experiment: Experiment, storage: Storage) -> DatasetInfo:
     if data.shots > available:
         raise ConfigError(
             f"data.shots = {data.shots}: only {available} labelled training images in {info.name}; "
-            f"use --set data.shots={available} or label more"
+            f"use --set data.shots={max(available, 1)} or label more"
         )
+    if not info.classes or not info.counts["test"]:
+        raise ConfigError(f"{info.name} has no labelled test image; nothing could be scored")
     return info
 
 
@@ -124,6 +131,12 @@ def finish(job: Callable[[Sequence[str] | None], int]) -> None:
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
+
+
+def _absolute(place: str | None) -> str | None:
+    if place is None or place in DOMAINS or "://" in place:
+        return place
+    return str(Path(place).expanduser().resolve())
 
 
 def _positive(text: str) -> int:

@@ -6,6 +6,7 @@ function lists them.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ import torch
 from torch import nn
 
 from raysweep import collective
-from raysweep.config import from_dict, to_dict
+from raysweep.config import ConfigError, from_dict, to_dict
 from raysweep.data.dataset import Dataset, DatasetInfo
 from raysweep.data.sampling import batch_indices
 from raysweep.evaluate.images import grid
@@ -27,17 +28,19 @@ from raysweep.features.representation import RawColour, Representation, TrunkFea
 from raysweep.fewshot.projector import FitConfig, ProjectorFit, candidate_steps, fit_batch, predict
 from raysweep.learner import identity
 from raysweep.nets.projectors import build_projector
+from raysweep.nets.resnet import build_trunk
 from raysweep.orchestration.stages import Stage, StageStore, Workspace
 from raysweep.orchestration.storage import write_atomically
 from raysweep.orchestration.worker import Checkpoints, Curve, Progress, Report, run
 from raysweep.presets import Experiment
 from raysweep.represent.config import RepresentConfig
 from raysweep.represent.moco import Moco
-from raysweep.represent.simsiam import SimSiam
+from raysweep.represent.simsiam import Simsiam
 from raysweep.represent.untrained import untrained_trunk
 from raysweep.represent.weights import load_trunk, read_trunk, save_trunk
 
-LEARNERS = {"moco": Moco, "simsiam": SimSiam}
+TRUNK = "trunk.safetensors"
+LEARNERS = {"moco": Moco, "simsiam": Simsiam}
 
 
 class Chain(NamedTuple):
@@ -52,6 +55,8 @@ def chain_of(experiment: Experiment, fingerprint: str) -> Chain:
     """Return the stages of an experiment on the dataset with that fingerprint."""
     data, images = experiment.data, {"data": fingerprint}
     represent = experiment.pretrain.relevant()
+    if experiment.pretrain.weights is not None and "weights" in represent:
+        represent["weights"] = file_digest(experiment.pretrain.weights)  # the content, not the path
     sees_images = experiment.pretrain.method in ("moco", "simsiam", "random")
     pretrain = Stage(
         "pretrain",
@@ -118,9 +123,9 @@ def pretrain(
         assert config.weights is not None
         trunk = load_trunk(Path(config.weights), config.trunk)
     else:
-        images = pretraining_images(run_with.dataset, experiment.data.px)
+        images = run_with.dataset.pretraining_images(px=experiment.data.px)
         trunk = untrained_trunk(config.trunk, images, seed=config.seed)
-    save_trunk(trunk.state_dict(), workspace.path / "trunk.safetensors")
+    save_trunk(trunk, workspace.path / TRUNK)
     return {}
 
 
@@ -134,7 +139,7 @@ def learn_representation(
 ) -> dict[str, Any]:
     """Train MoCo or SimSiam as one of ``collective.size()`` workers; rank 0 leaves the files."""
     config = experiment.pretrain
-    images = pretraining_images(run_with.dataset, experiment.data.px)
+    images = run_with.dataset.pretraining_images(px=experiment.data.px)
     learner = LEARNERS[config.method](config, device=run_with.device, wrap=wrap)
 
     def batch_at(step: int) -> dict[str, torch.Tensor]:
@@ -157,7 +162,9 @@ def learn_representation(
         report=run_with.report,
     )
     if collective.rank() == 0:
-        save_trunk(learner.trunk_state(), workspace.path / "trunk.safetensors")
+        trunk = build_trunk(config.trunk)
+        trunk.load_state_dict(learner.trunk_state())
+        save_trunk(trunk, workspace.path / TRUNK)
         _save_curve(curve, workspace)
     return {**curve[-1], "samples": config.steps * config.batch}
 
@@ -221,11 +228,13 @@ def evaluate(
         val = torch.stack([confusions("val", step).sum(0) for step in steps])
         result = held_out(val, test.sum(1), absent=config.absent)
         chosen = steps[result.selected[0]]
-    picture = dataset.names("test")[: config.images]
-    images = dataset.images("test", px=experiment.data.px, names=picture)
-    truth = dataset.masks("test", px=config.px, names=picture)
+    names = dataset.names("test")[: config.images]
+    images = dataset.images("test", px=config.px, names=names)
+    truth = dataset.masks("test", px=config.px, names=names)
     labels = model.predict(images, candidate=chosen, out_px=config.px)
-    grid(images, truth, labels, dataset.info).save(workspace.path / "grid.png")
+    shown = [tensor.cpu().numpy() for tensor in (images.permute(0, 2, 3, 1), truth, labels)]
+    picture = grid(*shown, dataset.info.palette, dataset.info.classes)
+    picture.save(workspace.path / "grid.png")
     return {**asdict(result.scores), "candidate": chosen}
 
 
@@ -272,12 +281,22 @@ def representation_of(store: StageStore, key: str, device: torch.device) -> Repr
     config = from_dict(RepresentConfig, record["config"]["represent"])
     if config.method == "rgb":
         return RawColour()
-    return TrunkFeatures(read_trunk(directory / "trunk.safetensors", config.trunk).to(device))
+    return TrunkFeatures(read_trunk(directory / TRUNK).to(device))
 
 
-def pretraining_images(dataset: Dataset, px: int) -> torch.Tensor:
-    """Return the images that pretraining may see, uint8 ``(n, 3, px, px)``; no test image."""
-    return dataset.pretraining_images(px=px)
+def file_digest(path: str) -> str:
+    """Return a hash of a file's content.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as stream:
+            return hashlib.file_digest(stream, "blake2b").hexdigest()[:32]
+    except OSError as error:
+        raise ConfigError(
+            f"pretrain.weights = {path!r} cannot be read: {error.strerror}; give a local file"
+        ) from None
 
 
 def _save_curve(curve: Curve, workspace: Workspace) -> None:

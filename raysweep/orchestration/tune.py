@@ -52,14 +52,24 @@ def start_ray(address: str | None) -> None:
     ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
 
 
-def run_trials(trials: list[Trial], *, storage: Storage, listener: Listener) -> None:
-    """Compute all trials, as many at a time as the cluster has cores (or GPUs)."""
+def run_trials(
+    trials: list[Trial], *, storage: Storage, listener: Listener, apart: bool = False
+) -> None:
+    """Compute all trials, as many at a time as the cluster has cores (or GPUs).
+
+    Args:
+        trials: in the order in which they are to start.
+        storage: holds the stages and the data.
+        listener: hears of progress and ends.
+        apart: give every trial a store of its own; only to measure what sharing buys.
+    """
     slots = {"cpu": 1.0} | ({"gpu": 1.0} if ray.cluster_resources().get("GPU") else {})
     scratch = storage.path("work", "tune") if storage.is_local else f"{storage.uri}/work/tune"
     trainable = tune.with_parameters(
         _trial,
         experiments=[to_dict(trial.experiment) for trial in trials],
         storage_uri=storage.uri,
+        apart=apart,
     )
     tuner = tune.Tuner(
         tune.with_resources(trainable, slots),
@@ -111,7 +121,11 @@ def _opened(source: str, builtin: BuiltinConfig, storage_uri: str) -> Dataset:
 
 
 def _trial(
-    config: Mapping[str, Any], *, experiments: list[dict[str, Any]], storage_uri: str
+    config: Mapping[str, Any],
+    *,
+    experiments: list[dict[str, Any]],
+    storage_uri: str,
+    apart: bool,
 ) -> None:
     """The Tune function: compute one experiment; an exception becomes a ``failure`` report."""
     device = device_here()
@@ -124,7 +138,8 @@ def _trial(
 
     try:
         dataset = opened(experiment.data, storage_uri)
-        store = StageStore(Storage(storage_uri))
+        place = f"{storage_uri}/apart-{config['index']}" if apart else storage_uri
+        store = StageStore(Storage(place))
         compute(experiment, Run(store, dataset, device, report))
     except Exception as error:  # reported with its traceback; the other trials go on
         tune.report({"failure": f"{type(error).__name__}: {error}\n\n{traceback.format_exc()}"})

@@ -1,0 +1,98 @@
+"""The flags are a promise to users: adding or dropping one must be a decision."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from raysweep.orchestration import cli
+
+ROOT = Path(__file__).parents[2]
+SHARED = {"--preset", "--data", "--storage", "--workers", "--address", "--set", "--dry-run"}
+SWEEP = SHARED | {"--search", "--num-samples", "--repeats"}
+
+
+def options_of(parser):
+    return {name for action in parser._actions for name in action.option_strings} - {"-h", "--help"}
+
+
+def test_flags_are_frozen():
+    assert options_of(cli.parser("a job")) == SHARED
+    assert options_of(cli.parser("a sweep", sweep=True)) == SWEEP
+
+
+@pytest.mark.parametrize("job", sorted(path.stem for path in (ROOT / "jobs").glob("*.py")))
+def test_help_shows_a_runnable_example(job):
+    done = subprocess.run(
+        [sys.executable, ROOT / "jobs" / f"{job}.py", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"python jobs/{job}.py" in done.stdout
+    assert done.stderr == ""
+
+
+def test_jobs_are_thin():
+    for path in (ROOT / "jobs").glob("*.py"):
+        assert len(path.read_text().splitlines()) <= 70, path
+
+
+def load(job):
+    spec = importlib.util.spec_from_file_location(job, ROOT / "jobs" / f"{job}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+BAD = [
+    (["--preset", "huge"], "--preset 'huge': allowed are smoke, demo, paper"),
+    (["--set", "fit.projector.widht=[8,8]"], "did you mean fit.projector.widths"),
+    (["--set", "fit.steps=many"], "fit.steps = 'many'"),
+    (["--set", "fit.steps"], "expected KEY=VALUE"),
+    (["--set", "pretrain.trunk.name=vgg"], "pretrain.trunk.name = 'vgg'"),
+    (["--set", "data.shots=64"], "data.shots = 64: only 8 labelled training images"),
+    (["--storage", "/proc/nowhere"], "cannot be written"),
+    (["--data", "/does/not/exist"], "/does/not/exist"),
+    (["--data", "."], "classes.json"),
+]
+
+
+@pytest.mark.parametrize(("flags", "message"), BAD)
+def test_bad_input_ends_with_one_message_before_ray_starts(flags, message, tmp_path, monkeypatch):
+    job = load("sweep_resolution")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "raysweep.orchestration.tune", None)  # importing it would fail
+    argv = ["--preset", "smoke", "--storage", str(tmp_path / "runs"), *flags]
+    with pytest.raises(ValueError) as caught:
+        job.main(argv)
+    assert message in str(caught.value)
+
+
+def test_bad_input_exits_with_code_2_and_one_message(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "jobs" / "sweep_resolution.py", "--preset", "huge"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == ["error: --preset 'huge': allowed are smoke, demo, paper"]
+
+
+@pytest.mark.parametrize("resolution", [4, 8])
+def test_resolution_that_the_trunk_cannot_take(resolution, tmp_path):
+    from raysweep.config import ConfigError, override
+    from raysweep.presets import smoke
+
+    with pytest.raises(ConfigError, match="at least 16 px"):
+        override(smoke(), {"pretrain.resolution": resolution})
+    if resolution < 8:
+        with pytest.raises(ConfigError, match="fit.resolution = 4"):
+            override(smoke(), {"fit.resolution": resolution})
