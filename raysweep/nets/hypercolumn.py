@@ -142,9 +142,7 @@ class _ResizedSum(torch.autograd.Function):
         plan = _Geometry(weight, levels, size)
         maps = [_channels_last(level) for level in levels]
         mixing = weight.permute(2, 1, 3, 0).flatten(2).contiguous()  # tap, c, (j o)
-        out = weight.new_zeros(len(levels[0]), *size, plan.outputs)  # image y x o
-        if bias is not None:
-            out += bias
+        out = weight.new_empty(len(levels[0]), *size, plan.outputs)  # image y x o
         wide = plan.new_wide(weight)  # r x o
         for image in range(len(out)):
             for band in plan.bands:
@@ -156,7 +154,9 @@ class _ResizedSum(torch.autograd.Function):
                     torch.bmm(wider, mixed, out=wide[piece.place])
                 rows = band.weights.shape[1]
                 strip = out[image, band.rows].flatten(1)
-                strip.addmm_(band.weights, wide[:rows].flatten(1))
+                torch.mm(band.weights, wide[:rows].flatten(1), out=strip)
+        if bias is not None:
+            out += bias
         return out.permute(0, 3, 1, 2)
 
     @staticmethod

@@ -1,0 +1,100 @@
+"""Which checkpoint is chosen, and on which images it is scored.
+
+Protocols are pure functions on confusion matrices: every candidate checkpoint is run once over the
+images, and what a protocol decides can be recomputed from the counts.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from raysweep.evaluate.metrics import Absent, Scores, scores
+
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a protocol found.
+
+    Attributes:
+        scores: of the test images; over folds, the mean of each score.
+        selected: index of the chosen candidate, one per fold.
+        spread: standard deviation of the mIoU over folds (``ddof=0``, as in the released code);
+            None for a single split.
+    """
+
+    scores: Scores
+    selected: tuple[int, ...]
+    spread: float | None = None
+
+
+def held_out(val: torch.Tensor, test: torch.Tensor, *, absent: Absent) -> Result:
+    """Choose the candidate with the best validation mIoU and score it on the test split.
+
+    Args:
+        val: ``(candidates, classes, classes)`` counts summed over the validation images.
+        test: the same over the test images.
+        absent: see :func:`raysweep.evaluate.metrics.scores`.
+    """
+    chosen = _best(val, absent=absent)
+    return Result(scores(test[chosen], absent=absent), (chosen,))
+
+
+def five_folds(confusions: torch.Tensor, names: Sequence[str], *, absent: Absent) -> Result:
+    """DatasetGAN's cross-validation, which GanOrCon and LAGM also report.
+
+    Images are sorted by name *as text* (``face_10`` before ``face_2``). Each fold holds a fifth
+    of them, rounded down, and selects the checkpoint; the test set of the fold is all the other
+    images, four fifths. A later checkpoint must be strictly better. The released code takes the
+    checkpoints in text order of their file names; here they come in order of training step.
+
+    Args:
+        confusions: ``(candidates, images, classes, classes)`` counts.
+        names: of the images.
+        absent: see :func:`raysweep.evaluate.metrics.scores`.
+
+    Raises:
+        ValueError: there are fewer images than folds.
+    """
+    size = len(names) // FOLDS
+    if size == 0:
+        raise ValueError(
+            f"evaluate.protocol = 'five_folds': needs {FOLDS} or more test images, got "
+            f"{len(names)}; use --set evaluate.protocol=held_out"
+        )
+    order = sorted(range(len(names)), key=lambda at: names[at])
+    found, selected = [], []
+    for fold in range(FOLDS):
+        inside = order[fold * size : (fold + 1) * size]
+        outside = [at for at in order if at not in set(inside)]
+        chosen = _best(confusions[:, inside].sum(1), absent=absent)
+        found.append(scores(confusions[chosen, outside].sum(0), absent=absent))
+        selected.append(chosen)
+    spread = statistics.pstdev(score.miou for score in found)
+    return Result(_mean_scores(found), tuple(selected), spread)
+
+
+def _best(confusions: torch.Tensor, *, absent: Absent) -> int:
+    found = [scores(counts, absent=absent).miou for counts in confusions]
+    return found.index(max(found))
+
+
+def _mean_scores(found: Sequence[Scores]) -> Scores:
+    def mean(values: Sequence[float | None]) -> float | None:
+        kept = [value for value in values if value is not None]
+        return statistics.fmean(kept) if kept else None
+
+    return Scores(
+        miou=statistics.fmean(score.miou for score in found),
+        foreground_miou=statistics.fmean(score.foreground_miou for score in found),
+        weighted_miou=statistics.fmean(score.weighted_miou for score in found),
+        pixel_accuracy=statistics.fmean(score.pixel_accuracy for score in found),
+        per_class=tuple(
+            mean(column) for column in zip(*(score.per_class for score in found), strict=True)
+        ),
+    )
