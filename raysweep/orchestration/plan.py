@@ -86,11 +86,11 @@ class Plan:
 
     def stages(self) -> dict[Stage, list[Trial]]:
         """Return every distinct stage with the trials that need it."""
-        found: dict[str, tuple[Stage, list[Trial]]] = {}
+        found: dict[Stage, list[Trial]] = {}
         for trial in self.trials:
             for stage in trial.chain:
-                found.setdefault(str(stage), (stage, []))[1].append(trial)
-        return {stage: trials for stage, trials in found.values()}
+                found.setdefault(stage, []).append(trial)
+        return found
 
     def pending(self, store: StageStore) -> list[Trial]:
         """Return the trials without a result."""

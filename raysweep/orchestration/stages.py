@@ -33,7 +33,7 @@ DONE = "DONE"
 CHECKPOINT = "checkpoint.pt"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stage:
     """What a stage computes.
 
@@ -68,6 +68,12 @@ class Stage:
 
     def __str__(self) -> str:
         return f"{self.name}/{self.key}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stage) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
 
 class Workspace:

@@ -153,6 +153,10 @@ class _News(tune.Callback):
     def __init__(self, trials: list[Trial], listener: Listener) -> None:
         self.trials, self.listener = trials, listener
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks to restore them; we never restore, and listeners hold files."""
+        return {}
+
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any) -> None:
         which = self.trials[trial.config["index"]]
         if "progress" in result:
