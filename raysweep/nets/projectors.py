@@ -71,6 +71,18 @@ class Standardise(nn.Module):
         return [norm(level) for norm, level in zip(self.norms, levels, strict=True)]
 
 
+class Pointwise(nn.Conv2d):
+    """A 1x1 convolution as a matrix product: on CPUs several times faster in channels-last memory."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, bias: bool) -> None:
+        super().__init__(in_channels, out_channels, 1, bias=bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map ``(batch, in, height, width)`` to ``(batch, out, height, width)``."""
+        mixed = F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
+        return mixed.permute(0, 3, 1, 2)
+
+
 class MlpProjector(nn.Module):
     """Three 1x1 convolutions without bias, batch norm and ReLU between them."""
 
@@ -80,9 +92,9 @@ class MlpProjector(nn.Module):
         self.standardise = Standardise(channels, active=config.standardise)
         self.first = HypercolumnConv2d(channels, first, kernel=1, bias=False)
         self.norm1 = nn.BatchNorm2d(first)
-        self.second = nn.Conv2d(first, second, 1, bias=False)
+        self.second = Pointwise(first, second, bias=False)
         self.norm2 = nn.BatchNorm2d(second)
-        self.classes = nn.Conv2d(second, num_classes, 1, bias=False)
+        self.classes = Pointwise(second, num_classes, bias=False)
         _initialise(self)
 
     def forward(self, levels: Sequence[torch.Tensor], px: int) -> torch.Tensor:
@@ -131,7 +143,7 @@ class ConvProjector(nn.Module):
                 for skip, under, out in zip(skips, below, up, strict=False)
             ]
         )
-        self.classes = nn.Conv2d(up[-1], num_classes, 1)
+        self.classes = Pointwise(up[-1], num_classes, bias=True)
         _initialise(self)
 
     def forward(self, levels: Sequence[torch.Tensor], px: int) -> torch.Tensor:
