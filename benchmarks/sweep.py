@@ -54,12 +54,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{len(cells)} cells, {slots} at a time")
     print(f"shared stages     {shared:8.1f} s")
     print(f"independent runs  {independent:8.1f} s   {independent / shared:.2f}x the time")
-    print(f"sum of stages / parallelism {own / slots:.1f} s; the sweep took {shared * slots / own:.2f}x")
+    bound = own / slots
+    print(f"stages / {slots}        {bound:8.1f} s   the sweep took {shared / bound:.2f}x of it")
     return 0
 
 
 def _timed(cells: list[Trial], plan: Plan, storage: Storage, *, apart: bool = False) -> float:
     """Return the wall time of all cells, each in a store of its own if ``apart``."""
+
     def fail(trial: Trial, message: str) -> None:
         raise RuntimeError(f"{trial}: {message}")
 

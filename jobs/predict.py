@@ -33,7 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = flags.parse_args(argv)
     model = find_model(Storage(options.storage), options.model)
     count = predict_folder(model, images=options.images, out=options.out)
-    print(f"{count} images: masks in {options.out / 'masks'}, overlays in {options.out / 'overlays'}")
+    print(
+        f"{count} images: masks in {options.out / 'masks'}, overlays in {options.out / 'overlays'}"
+    )
     return 0
 
 

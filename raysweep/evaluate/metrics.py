@@ -21,7 +21,7 @@ class Scores:
     Attributes:
         miou: mean IoU over all classes, background included.
         foreground_miou: mean IoU over classes 1 and up (LAGM's FG-mIoU).
-        weighted_miou: IoU weighted by each class's share of true pixels (GanOrCon 4.3, after ReGAN).
+        weighted_miou: IoU weighted by each class's share of true pixels (GanOrCon 4.3).
         pixel_accuracy: share of pixels labelled correctly.
         per_class: IoU of each class; None for an absent class that is skipped.
     """
@@ -53,9 +53,10 @@ def confusion(prediction: torch.Tensor, truth: torch.Tensor, num_classes: int) -
         )
     prediction, truth = prediction.cpu().long(), truth.cpu().long()
     for name, labels in (("prediction", prediction), ("truth", truth)):
-        if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+        outside = labels[(labels < 0) | (labels >= num_classes)]
+        if len(outside):
             raise ValueError(
-                f"{name} holds label {int(labels.max())}: allowed are 0 to {num_classes - 1}"
+                f"{name} holds label {int(outside[0])}: allowed are 0 to {num_classes - 1}"
             )
     count, size = len(truth), num_classes**2
     offset = size * torch.arange(count).view(-1, 1, 1)

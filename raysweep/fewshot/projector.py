@@ -67,7 +67,7 @@ class FitConfig(Config):
     def _checkpoints_fit(self) -> FitConfig:
         if self.checkpoints > self.steps:
             raise ConfigError(
-                f"checkpoints = {self.checkpoints}: there are only steps = {self.steps}"
+                f"checkpoints = {self.checkpoints}: at most one per step, steps = {self.steps}"
             )
         return self
 
@@ -96,13 +96,12 @@ def clean_masks(masks: torch.Tensor, pixels: int) -> torch.Tensor:
     if pixels == 0 or not len(masks):
         return masks
     flat = masks.flatten(1).long()
-    area = torch.zeros(len(masks), 256, dtype=torch.long).scatter_add_(1, flat, torch.ones_like(flat))
+    area = flat.new_zeros(len(masks), 256)
+    area.scatter_add_(1, flat, torch.ones_like(flat))
     return torch.where((area < pixels).gather(1, flat).view_as(masks), 0, masks)
 
 
-def fit_batch(
-    images: torch.Tensor, masks: torch.Tensor, *, step: int, config: FitConfig
-) -> Batch:
+def fit_batch(images: torch.Tensor, masks: torch.Tensor, *, step: int, config: FitConfig) -> Batch:
     """Return the batch of a step.
 
     Args:
@@ -189,9 +188,11 @@ class ProjectorFit:
         return {"loss": loss.detach(), "accuracy": accuracy, "lr": torch.tensor(lr)}
 
     def projector_state(self) -> dict[str, torch.Tensor]:
-        """Return the projector's tensors, contiguous and on the CPU."""
-        state = self.projector.state_dict()
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        """Return copies of the projector's tensors, contiguous and on the CPU."""
+        return {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in self.projector.state_dict().items()
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that changes while fitting."""

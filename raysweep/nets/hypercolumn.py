@@ -10,15 +10,15 @@ The outcome is the same number for number, up to rounding.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from raysweep.nets.interpolation import Band, bands, columns
+from raysweep.nets.interpolation import Strip, strips
 
 Size = tuple[int, int]
 
@@ -42,12 +42,12 @@ class HypercolumnConv2d(nn.Module):
     """A convolution over :func:`hypercolumn` that never builds it.
 
     Its parameters are those of ``nn.Conv2d(sum(channels), out_channels, kernel, padding=kernel //
-    2)`` over the materialised hypercolumn: same shapes, same order of channels.
+    2)`` over the materialised hypercolumn: same shapes, same order of channels, same gradients.
 
     Args:
         channels: channels of each level, shallow to deep.
         out_channels: number of output channels.
-        kernel: 1 or 3; the output keeps its size by zero padding.
+        kernel: an odd number of taps per axis; zero padding keeps the size.
         bias: whether to add a bias.
 
     Raises:
@@ -74,116 +74,124 @@ class HypercolumnConv2d(nn.Module):
             size: height and width of the output in px.
 
         Returns:
-            ``(batch, out_channels, height, width)`` in channels-last memory.
+            ``(batch, out_channels, height, width)``.
 
         Raises:
-            ValueError: number of levels or their channels differ from ``channels``.
+            ValueError: number of levels or their channels differ from ``channels``, or a level asks
+                for a gradient: only weight and bias have one.
         """
         found = tuple(level.shape[1] for level in levels)
         if found != self.channels:
             raise ValueError(f"levels have {found} channels: expected {self.channels}")
-        weights = self.weight.split(self.channels[::-1], dim=1)[::-1]
-        here = [level.shape[-2:] == size for level in levels]
-        out: torch.Tensor | None = None
-        for level, weight, is_here in zip(levels, weights, here, strict=True):
-            if is_here:
-                bias = self.bias if out is None else None
-                term = F.conv2d(level, weight, bias, padding=self.kernel // 2)
-                out = term if out is None else out + term
-        if all(here):
-            assert out is not None
-            return out
-        apart = [i for i in reversed(range(len(levels))) if not here[i]]
-        weight = torch.cat([weights[i] for i in apart], dim=1) if any(here) else self.weight
-        bias = self.bias if out is None else None
-        summed = _ResizedSum.apply(weight, bias, size, *(levels[i] for i in apart))
-        return summed if out is None else out.add_(summed)
+        if torch.is_grad_enabled() and any(level.requires_grad for level in levels):
+            raise ValueError("levels require grad: the representation is frozen, detach them")
+        dtype = _dtype_of_products(self.weight)
+        weights = self.weight.to(dtype).split(self.channels[::-1], dim=1)
+        resized, parts, out = [], [], None
+        for level, weight in zip(reversed(levels), weights, strict=True):
+            if level.shape[-2:] == size:
+                mixed = F.conv2d(level.to(dtype), weight, padding=self.kernel // 2)
+                out = mixed if out is None else out + mixed
+            else:
+                resized.append(level.to(dtype))
+                parts.append(weight)
+        if resized:
+            weight = torch.cat(parts, dim=1) if out is not None else self.weight.to(dtype)
+            summed = _ResizedSum.apply(weight, size, *resized).permute(0, 3, 1, 2)
+            out = summed if out is None else out.add_(summed)
+        assert out is not None
+        return out if self.bias is None else out.add_(self.bias[:, None, None])
 
 
-class _Geometry:
-    """Sizes and interpolation matrices that forward and backward share."""
-
-    def __init__(
-        self, weight: torch.Tensor, levels: Sequence[torch.Tensor], size: Size
-    ) -> None:
-        self.outputs, self.kernel = weight.shape[0], weight.shape[-1]
-        matrix = {"kernel": self.kernel, "dtype": weight.dtype, "device": weight.device}
-        heights = tuple(level.shape[2] for level in levels)
-        self.bands = bands(heights, size[0], **matrix)
-        self.columns = [columns(level.shape[3], size[1], **matrix) for level in levels]
-        self.width = size[1]
-        stops = list(itertools.accumulate(level.shape[1] for level in levels))
-        self.channels = [slice(a, b) for a, b in zip([0, *stops], stops)]
-
-    def new_wide(self, like: torch.Tensor) -> torch.Tensor:
-        """Return room for the rows that a band reads, resized to the output's width."""
-        rows = max(band.weights.shape[1] for band in self.bands)
-        return like.new_empty(rows, self.width, self.outputs)
+def _dtype_of_products(weight: torch.Tensor) -> torch.dtype:
+    """Return the dtype in which to multiply: autocast's inside its context, else the weight's."""
+    kind = weight.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
 
 class _ResizedSum(torch.autograd.Function):
-    """``conv2d(hypercolumn(levels), weight, bias)`` at the levels' own resolution.
+    """``conv2d(hypercolumn(levels), weight)`` at the levels' own resolution, deepest level first.
 
-    Per band of output rows: mix channels at low resolution, widen, stack the rows of all levels and
-    taps, and combine them by one matrix product. Letters in comments: h w rows and columns of a
-    level, y x of the output, j horizontal tap, c o input and output channel, r stacked row.
+    Per tile of the output: mix channels at low resolution, stretch to the tile's rows, lay all
+    levels and horizontal taps side by side, stretch and sum them by one product per row. Letters in
+    comments: h w rows and columns of a patch, y x of the output, v j vertical and horizontal tap,
+    c o input and output channel, s columns side by side. Letters in parentheses are one axis.
     """
 
     @staticmethod
-    def forward(
-        ctx: FunctionCtx,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
-        size: Size,
-        *levels: torch.Tensor,
-    ) -> torch.Tensor:
+    def forward(ctx: Any, weight: torch.Tensor, size: Size, *levels: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(weight, *levels)
-        ctx.size, ctx.has_bias = size, bias is not None
-        plan = _Geometry(weight, levels, size)
-        maps = [_channels_last(level) for level in levels]
-        mixing = weight.permute(2, 1, 3, 0).flatten(2).contiguous()  # tap, c, (j o)
+        ctx.size = size
+        plan = _Plan(weight, levels, size)
+        mixing = weight.permute(2, 3, 1, 0).contiguous()  # v j c o
         out = weight.new_empty(len(levels[0]), *size, plan.outputs)  # image y x o
-        wide = plan.new_wide(weight)  # r x o
-        for image in range(len(out)):
-            for band in plan.bands:
-                for piece in band.pieces:
-                    low = maps[piece.level][image, piece.reads]  # h w c
-                    mixed = low.flatten(0, 1) @ mixing[piece.tap, plan.channels[piece.level]]
-                    mixed = mixed.view(len(low), -1, plan.outputs)  # h (w j) o
-                    wider = plan.columns[piece.level].expand(len(low), -1, -1)
-                    torch.bmm(wider, mixed, out=wide[piece.place])
-                rows = band.weights.shape[1]
-                strip = out[image, band.rows].flatten(1)
-                torch.mm(band.weights, wide[:rows].flatten(1), out=strip)
-        if bias is not None:
-            out += bias
-        return out.permute(0, 3, 1, 2)
+        for image, rows, columns in plan.tiles():
+            height, stretch = len(rows.joined), columns.joined  # x s
+            side = out.new_empty(height, stretch.shape[1], plan.outputs)  # y s o
+            for piece in plan.pieces(image, rows, columns):
+                mixed = torch.bmm(piece.pixels, mixing[piece.taps])  # v (h w) o
+                stacked = mixed.view(piece.stretch.shape[1], -1)  # (v h) (w o)
+                torch.mm(piece.stretch, stacked, out=side[:, piece.place].view(height, -1))
+            tile = torch.bmm(stretch.expand(height, -1, -1), side)  # y x o
+            out[image, rows.out, columns.out] = tile
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         weight, *levels = ctx.saved_tensors
-        plan = _Geometry(weight, levels, ctx.size)
-        maps = [_channels_last(level) for level in levels]
-        grad = _channels_last(grad)  # image y x o
-        mixing_grad = weight.new_zeros(plan.kernel, weight.shape[1], plan.kernel * plan.outputs)
-        wide = plan.new_wide(weight)
-        for image in range(len(grad)):
-            for band in plan.bands:
-                rows = band.weights.shape[1]
-                back = band.weights.t().contiguous()
-                torch.mm(back, grad[image, band.rows].flatten(1), out=wide[:rows].flatten(1))
-                for piece in band.pieces:
-                    low = maps[piece.level][image, piece.reads]
-                    narrow = plan.columns[piece.level].t().expand(len(low), -1, -1)
-                    mixed = torch.bmm(narrow, wide[piece.place]).view(low.shape[0] * low.shape[1], -1)
-                    mixing_grad[piece.tap, plan.channels[piece.level]].addmm_(low.flatten(0, 1).t(), mixed)
-        shape = (plan.kernel, weight.shape[1], plan.kernel, plan.outputs)
-        weight_grad = mixing_grad.view(shape).permute(3, 1, 0, 2)
-        bias_grad = grad.sum((0, 1, 2)) if ctx.has_bias else None
-        return weight_grad, bias_grad, None, *([None] * len(levels))
+        plan = _Plan(weight, levels, ctx.size)
+        # summed in fp32 over the tiles even where the products are in bf16
+        exact = torch.promote_types(weight.dtype, torch.float32)
+        total = weight.new_zeros(*weight.shape[2:], *weight.shape[1::-1], dtype=exact)  # v j c o
+        for image, rows, columns in plan.tiles():
+            tile = grad[image, rows.out, columns.out].contiguous()  # y x o
+            side = torch.bmm(columns.joined.t().expand(len(tile), -1, -1), tile)  # y s o
+            for piece in plan.pieces(image, rows, columns):
+                stacked = piece.stretch.t() @ side[:, piece.place].view(len(tile), -1)
+                mixed = stacked.view(plan.kernel, -1, plan.outputs)  # v (h w) o
+                if total.dtype == mixed.dtype:
+                    total[piece.taps].baddbmm_(piece.pixels.mT, mixed)
+                else:
+                    total[piece.taps] += torch.bmm(piece.pixels.mT, mixed)
+        return total.permute(3, 2, 0, 1).to(weight.dtype), None, *([None] * len(levels))
 
 
-def _channels_last(maps: torch.Tensor) -> torch.Tensor:
-    """Return ``(batch, height, width, channel)``, contiguous; no copy if it already lies so."""
-    return maps.permute(0, 2, 3, 1).contiguous()
+class _Piece(NamedTuple):
+    """What a tile reads of one level for one horizontal tap."""
+
+    pixels: torch.Tensor  # v (h w) c, the same for all v
+    taps: tuple[slice, int, slice]  # of v j c o
+    stretch: torch.Tensor  # y (v h)
+    place: slice  # of s
+
+
+class _Plan:
+    """How the output is cut into tiles, and what of which level a tile reads."""
+
+    def __init__(self, weight: torch.Tensor, levels: Sequence[torch.Tensor], size: Size) -> None:
+        self.outputs, self.kernel = weight.shape[0], weight.shape[-1]
+        heights, widths = (tuple(level.shape[axis] for level in levels) for axis in (2, 3))
+        self.rows, self.columns = (
+            strips(sizes, px, kernel=self.kernel, dtype=weight.dtype, device=weight.device)
+            for sizes, px in zip((heights, widths), size, strict=True)
+        )
+        self.maps = [level.permute(0, 2, 3, 1) for level in levels]  # image h w c
+        ends = itertools.accumulate((level.shape[1] for level in levels), initial=0)
+        self.channels = [slice(*pair) for pair in itertools.pairwise(ends)]
+
+    def tiles(self) -> Iterator[tuple[int, Strip, Strip]]:
+        """Yield image, rows and columns of every tile of the output."""
+        return itertools.product(range(len(self.maps[0])), self.rows, self.columns)
+
+    def pieces(self, image: int, rows: Strip, columns: Strip) -> Iterator[_Piece]:
+        """Yield what a tile is summed from."""
+        start = 0
+        for i, maps in enumerate(self.maps):
+            patch = maps[image, rows.reads[i], columns.reads[i]]  # h w c
+            pixels = patch.flatten(0, 1).expand(self.kernel, -1, -1)
+            for tap in range(self.kernel):
+                place = slice(start, start + patch.shape[1])
+                taps = (slice(None), tap, self.channels[i])
+                yield _Piece(pixels, taps, rows.weights[i], place)
+                start = place.stop

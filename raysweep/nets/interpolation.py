@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import torch
 
-BAND_PX = 64
-"""Output rows made at a time. Fewer rows touch fewer low-resolution rows and need less memory; at
-64 the matrix products are still large enough to run at full speed."""
+STRIP_PX = 64
+"""Output pixels of an axis made at a time. An output pixel needs only few of a level's pixels, so
+short strips multiply by fewer zeros and need less memory; at 64 the products are still large enough
+to run at full speed."""
 
 
 def bilinear_matrix(size: int, px: int) -> torch.Tensor:
@@ -54,84 +55,47 @@ def tap_matrices(size: int, px: int, *, kernel: int) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Piece:
-    """What one vertical tap reads of one level for a band.
+class Strip:
+    """Some consecutive output pixels of one axis, and what they are made of.
 
     Attributes:
-        level: index of the level.
-        tap: index of the tap.
-        reads: the rows of the level.
-        place: where they lie among all rows that the band reads.
+        out: the output pixels.
+        reads: per level, the input pixels that any tap reads.
+        weights: per level ``(output pixels, kernel * input pixels)``; columns ordered by tap.
     """
 
-    level: int
-    tap: int
-    reads: slice
-    place: slice
+    out: slice
+    reads: tuple[slice, ...]
+    weights: tuple[torch.Tensor, ...]
 
-
-@dataclass(frozen=True)
-class Band:
-    """Some consecutive output rows, and what they are made of.
-
-    Attributes:
-        rows: the output rows.
-        pieces: the input rows, by level and tap.
-        weights: ``(output rows, input rows of all pieces)``.
-    """
-
-    rows: slice
-    pieces: tuple[Piece, ...]
-    weights: torch.Tensor
+    @functools.cached_property
+    def joined(self) -> torch.Tensor:
+        """Weights of all levels side by side."""
+        return torch.cat(self.weights, dim=1)
 
 
 @functools.lru_cache(maxsize=64)
-def bands(
-    heights: tuple[int, ...], px: int, *, kernel: int, dtype: torch.dtype, device: torch.device
-) -> tuple[Band, ...]:
-    """Cut the output into bands of :data:`BAND_PX` rows, top to bottom.
+def strips(
+    sizes: tuple[int, ...], px: int, *, kernel: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Strip, ...]:
+    """Cut an axis of the output into strips of :data:`STRIP_PX`.
 
     Args:
-        heights: height of each level.
-        px: height of the output.
-        kernel: odd number of taps.
+        sizes: length of the axis in each level.
+        px: length of the axis in the output.
+        kernel: odd number of taps of the convolution that follows.
         dtype: of the weights.
         device: of the weights.
     """
-    matrices = [tap_matrices(height, px, kernel=kernel) for height in heights]
+    levels = [tap_matrices(size, px, kernel=kernel) for size in sizes]
     cut = []
-    for top in range(0, px, BAND_PX):
-        rows = slice(top, min(top + BAND_PX, px))
-        pieces: list[Piece] = []
-        weights: list[torch.Tensor] = []
-        start = 0
-        for level, taps in enumerate(matrices):
-            touched = taps[:, rows].sum(dim=(0, 1)).nonzero()
-            reads = slice(int(touched[0]), int(touched[-1]) + 1)
-            for tap, matrix in enumerate(taps):
-                stop = start + reads.stop - reads.start
-                pieces.append(Piece(level, tap, reads, slice(start, stop)))
-                weights.append(matrix[rows, reads])
-                start = stop
-        cut.append(Band(rows, tuple(pieces), torch.cat(weights, dim=1).to(device, dtype)))
+    for start in range(0, px, STRIP_PX):
+        out = slice(start, min(start + STRIP_PX, px))
+        reads, weights = [], []
+        for taps in levels:
+            touched = taps[:, out].sum(dim=(0, 1)).nonzero()
+            read = slice(int(touched[0]), int(touched[-1]) + 1)
+            reads.append(read)
+            weights.append(taps[:, out, read].transpose(0, 1).flatten(1).to(device, dtype))
+        cut.append(Strip(out, tuple(reads), tuple(weights)))
     return tuple(cut)
-
-
-@functools.lru_cache(maxsize=64)
-def columns(
-    width: int, px: int, *, kernel: int, dtype: torch.dtype, device: torch.device
-) -> torch.Tensor:
-    """Return the resizing matrix of the horizontal axis with its taps side by side.
-
-    Args:
-        width: width of a level.
-        px: width of the output.
-        kernel: odd number of taps.
-        dtype: of the weights.
-        device: of the weights.
-
-    Returns:
-        ``(px, width * kernel)``; columns are ordered by input column, tap.
-    """
-    matrices = tap_matrices(width, px, kernel=kernel)
-    return matrices.permute(1, 2, 0).flatten(1).to(device, dtype)

@@ -63,8 +63,9 @@ class Standardise(nn.Module):
 
     def __init__(self, channels: Sequence[int], *, active: bool) -> None:
         super().__init__()
-        norms = [nn.BatchNorm2d(count, affine=False) if active else nn.Identity() for count in channels]
-        self.norms = nn.ModuleList(norms)
+        self.norms = nn.ModuleList(
+            nn.BatchNorm2d(count, affine=False) if active else nn.Identity() for count in channels
+        )
 
     def forward(self, levels: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Return levels of the same shapes."""
@@ -72,7 +73,7 @@ class Standardise(nn.Module):
 
 
 class Pointwise(nn.Conv2d):
-    """A 1x1 convolution as a matrix product: on CPUs several times faster in channels-last memory."""
+    """A 1x1 convolution as a matrix product: on CPUs several times faster in channels-last."""
 
     def __init__(self, in_channels: int, out_channels: int, *, bias: bool) -> None:
         super().__init__(in_channels, out_channels, 1, bias=bias)

@@ -17,9 +17,6 @@ from raysweep.data.render import DOMAINS
 from raysweep.orchestration.storage import Storage
 from raysweep.presets import PRESETS, Experiment
 
-FLAGS = ("--preset", "--data", "--storage", "--workers", "--address", "--set", "--dry-run")
-SWEEP_FLAGS = ("--search", "--num-samples", "--repeats")
-
 
 def parser(description: str, *, sweep: bool = False) -> argparse.ArgumentParser:
     """Return a parser with the shared flags.
@@ -63,7 +60,9 @@ def parser(description: str, *, sweep: bool = False) -> argparse.ArgumentParser:
         help="change one setting, e.g. --set data.shots=4 (repeatable)",
     )
     flags.add_argument(
-        "--dry-run", action="store_true", help="print what would be done and its cost; start nothing"
+        "--dry-run",
+        action="store_true",
+        help="print what would be done and its cost; start nothing",
     )
     if sweep:
         flags.add_argument(
@@ -79,7 +78,10 @@ def parser(description: str, *, sweep: bool = False) -> argparse.ArgumentParser:
             help="configurations to try with --search optuna (default: 20)",
         )
         flags.add_argument(
-            "--repeats", type=_positive, metavar="N", help="repeats per cell (default: the preset's)"
+            "--repeats",
+            type=_positive,
+            metavar="N",
+            help="repeats per cell (default: the preset's)",
         )
     return flags
 

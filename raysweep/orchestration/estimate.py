@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -47,7 +47,8 @@ def work_of(experiment: Experiment) -> dict[str, Work]:
     represent, fit = experiment.pretrain, experiment.fit
     learnt = represent.steps * represent.batch if represent.learnt else 0
     trunk = _trunk_gflop(represent.trunk, represent.resolution, 2) if represent.learnt else 0.0
-    channels, features = (3,), 0.0
+    channels: tuple[int, ...] = (3,)
+    features = 0.0
     if represent.method != "rgb":
         channels = build_trunk(represent.trunk).channels
         features = _trunk_gflop(represent.trunk, fit.resolution, 1)
@@ -100,12 +101,12 @@ def _correction(name: str, trials: list[Trial], store: StageStore) -> float:
 
 
 @functools.cache
-def _trunk_gflop(config: TrunkConfig, px: int, stem_stride: int) -> float:
+def _trunk_gflop(config: TrunkConfig, px: int, stem_stride: Literal[1, 2]) -> float:
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         trunk = build_trunk(config).eval()
         trunk.set_stem_stride(stem_stride)
         trunk.stages(torch.empty(1, 3, px, px))
-    return counter.get_total_flops() / 1e9
+    return float(counter.get_total_flops()) / 1e9
 
 
 @functools.cache
@@ -116,4 +117,4 @@ def _projector_gflop(config: ProjectorConfig, channels: tuple[int, ...], px: int
             torch.empty(1, width, side, side) for width, side in zip(channels, sides, strict=True)
         ]
         build_projector(config, channels, 12).eval()(levels, px)
-    return counter.get_total_flops() / 1e9
+    return float(counter.get_total_flops()) / 1e9

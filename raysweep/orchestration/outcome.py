@@ -42,7 +42,7 @@ def write_outcome(
     preset: str,
     failures: Mapping[str, str],
 ) -> Outcome:
-    """Write ``table.csv``, ``table.md``, ``figure.png`` and ``report.html`` from finished stages."""
+    """Write table (CSV, Markdown), figure and HTML report from the finished stages."""
     directory.mkdir(parents=True, exist_ok=True)
     table = table_of(plan, store, title=f"{preset} on {info.name}: mIoU on the test split")
     paper = transpose(plan.paper)

@@ -20,6 +20,7 @@ from torch import nn
 from raysweep import collective
 from raysweep.config import ConfigError, from_dict, to_dict
 from raysweep.data.dataset import Dataset, DatasetInfo
+from raysweep.data.records import Split
 from raysweep.data.sampling import batch_indices
 from raysweep.evaluate.images import grid
 from raysweep.evaluate.metrics import confusion
@@ -40,7 +41,7 @@ from raysweep.represent.untrained import untrained_trunk
 from raysweep.represent.weights import load_trunk, read_trunk, save_trunk
 
 TRUNK = "trunk.safetensors"
-LEARNERS = {"moco": Moco, "simsiam": Simsiam}
+LEARNERS: dict[str, type[Moco] | type[Simsiam]] = {"moco": Moco, "simsiam": Simsiam}
 
 
 class Chain(NamedTuple):
@@ -213,7 +214,7 @@ def evaluate(
     model = load_model(run_with.store, chain.fit.key, run_with.device)
     steps = candidate_steps(experiment.fit)
 
-    def confusions(split: str, candidate: int) -> torch.Tensor:
+    def confusions(split: Split, candidate: int) -> torch.Tensor:
         images = dataset.images(split, px=experiment.data.px)
         truth = dataset.masks(split, px=config.px)
         labels = model.predict(images, candidate=candidate, out_px=config.px)
@@ -232,8 +233,13 @@ def evaluate(
     images = dataset.images("test", px=config.px, names=names)
     truth = dataset.masks("test", px=config.px, names=names)
     labels = model.predict(images, candidate=chosen, out_px=config.px)
-    shown = [tensor.cpu().numpy() for tensor in (images.permute(0, 2, 3, 1), truth, labels)]
-    picture = grid(*shown, dataset.info.palette, dataset.info.classes)
+    picture = grid(
+        images.permute(0, 2, 3, 1).numpy(),
+        truth.numpy(),
+        labels.numpy(),
+        dataset.info.palette,
+        dataset.info.classes,
+    )
     picture.save(workspace.path / "grid.png")
     return {**asdict(result.scores), "candidate": chosen}
 

@@ -27,7 +27,10 @@ class SearchSpace(Protocol):
     REPEATS: dict[str, int]
     PAPER_TABLE: str
     PAPER_AXES: dict[str, str]
-    repeat: Callable[[int], dict[str, Any]]
+
+    @property
+    def repeat(self) -> Callable[[int], dict[str, Any]]:
+        """Index of a repeat to the settings that tell it from the others."""
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from raysweep.config import ConfigError
 from raysweep.evaluate.images import overlay
@@ -38,7 +39,9 @@ def find_model(storage: Storage, name: str) -> Chosen:
     """
     evaluations = _evaluations(storage)
     if not evaluations:
-        raise ConfigError(f"--storage {storage.uri!r} holds no finished evaluation; run a sweep first")
+        raise ConfigError(
+            f"--storage {storage.uri!r} holds no finished evaluation; run a sweep first"
+        )
     if name == "best":
         record = max(evaluations, key=lambda found: found["metrics"]["miou"])
         return _load(storage, record)
@@ -76,14 +79,14 @@ def predict_folder(chosen: Chosen, *, images: Path, out: Path) -> int:
     paths = sorted(path for path in images.iterdir() if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise ConfigError(f"--images {str(images)!r} holds no image ({', '.join(SUFFIXES)})")
-    palette = np.array(chosen.model.info.palette, dtype=np.uint8)
+    palette = chosen.model.info.palette
     for folder in ("masks", "overlays"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     for path in paths:
         pixels = _read(path)
         labels = _labels(chosen, pixels)
         mask = Image.fromarray(labels, mode="P")
-        mask.putpalette(palette.ravel().tolist())
+        mask.putpalette([value for colour in palette for value in colour])
         mask.save(out / "masks" / f"{path.stem}.png")
         drawn = overlay(pixels, labels, palette, alpha=OVERLAY_ALPHA)
         Image.fromarray(drawn).save(out / "overlays" / f"{path.stem}.png")
@@ -100,12 +103,12 @@ def _labels(chosen: Chosen, pixels: np.ndarray) -> np.ndarray:
 def _read(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
-            return np.array(image.convert("RGB"))
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except (UnidentifiedImageError, OSError) as error:
         raise ConfigError(f"{path} cannot be read: {error}; remove or replace it") from None
 
 
-def _evaluations(storage: Storage) -> list[dict]:
+def _evaluations(storage: Storage) -> list[dict[str, Any]]:
     if not storage.exists("stages", "evaluate"):
         return []
     store = StageStore(storage)
@@ -115,6 +118,6 @@ def _evaluations(storage: Storage) -> list[dict]:
     ]
 
 
-def _load(storage: Storage, record: dict) -> Chosen:
+def _load(storage: Storage, record: dict[str, Any]) -> Chosen:
     model = load_model(StageStore(storage), record["inputs"]["fit"], device_here())
     return Chosen(model, record["metrics"]["candidate"])

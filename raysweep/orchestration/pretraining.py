@@ -51,7 +51,9 @@ def run_pretraining(options: argparse.Namespace) -> int:
     record = store.record(stage)
     metrics = {key: value for key, value in record["metrics"].items() if key != "step"}
     console.print(", ".join(f"{key} {value:.4g}" for key, value in metrics.items()))
-    console.print(f"trained in {terminal.clock(record['cost']['seconds'])} on {record['cost']['device']}")
+    console.print(
+        f"trained in {terminal.clock(record['cost']['seconds'])} on {record['cost']['device']}"
+    )
     console.print(f"stage: {store.directory(stage)}", soft_wrap=True)
     console.print(f"MLflow:  {ui_command(storage)}", soft_wrap=True)
     return 0

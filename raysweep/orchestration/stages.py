@@ -12,7 +12,6 @@ import io
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -209,5 +208,3 @@ class StageStore:
         place = self.storage.local("work", f"{stage.name}-{stage.key}.lock")
         place.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(place)
-
-

@@ -74,9 +74,7 @@ def run_sweep(title: str, space: SearchSpace, options: argparse.Namespace) -> in
         return 0
     with terminal.quiet(sweep.directory / "log.txt") as screen:
         outcome, problem = _execute(sweep, screen)
-    show(
-        console, outcome, ui=ui_command(sweep.store.storage), failures=sweep.failures
-    )
+    show(console, outcome, ui=ui_command(sweep.store.storage), failures=sweep.failures)
     if problem is not None:
         console.print(
             f"MLflow could not be reached ({problem}); nothing is lost: give the same command "
@@ -207,7 +205,9 @@ def _pretrain_on_workers(sweep: Sweep, pending: list[Trial], screen: Console) ->
             if throttle.ready():
                 share = progress.step / progress.steps
                 loss = progress.metrics.get("loss", float("nan"))
-                screen.print(f"pretrain {row} on {sweep.workers} workers {share:.0%} loss {loss:.2f}")
+                screen.print(
+                    f"pretrain {row} on {sweep.workers} workers {share:.0%} loss {loss:.2f}"
+                )
 
         pretrain_on_workers(
             trial.experiment,

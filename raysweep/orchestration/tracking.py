@@ -287,7 +287,13 @@ class PretrainingRun:
     """
 
     def __init__(
-        self, store: StageStore, stage: Stage, experiment: Experiment, *, info: DatasetInfo, preset: str
+        self,
+        store: StageStore,
+        stage: Stage,
+        experiment: Experiment,
+        *,
+        info: DatasetInfo,
+        preset: str,
     ) -> None:
         self.client, self.batch = connect(store.storage), experiment.pretrain.batch
         where = experiment_id(self.client, store.storage, "raysweep/pretrain")
@@ -336,7 +342,9 @@ def stages_of_run(storage: Storage, run_id: str) -> dict[str, str]:
     except MlflowException:
         return {}
     prefix = "raysweep.stage."
-    return {key.removeprefix(prefix): value for key, value in tags.items() if key.startswith(prefix)}
+    return {
+        key.removeprefix(prefix): value for key, value in tags.items() if key.startswith(prefix)
+    }
 
 
 def connect(storage: Storage) -> Any:

@@ -10,6 +10,7 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
+from ray.train.v2.api.config import FailureConfig
 
 from raysweep import collective
 from raysweep.config import ConfigError, from_dict, to_dict
@@ -63,9 +64,7 @@ def pretrain_on_workers(
                 storage_path=storage.path("work", "train")
                 if storage.is_local
                 else f"{storage.uri}/work/train",
-                failure_config=ray.train.FailureConfig(
-                    max_failures=2, controller_failure_limit=1
-                ),
+                failure_config=FailureConfig(max_failures=2, controller_failure_limit=1),
             ),
         )
         trainer.fit()
@@ -109,7 +108,6 @@ def _worker(config: dict[str, Any]) -> None:
         workspace.commit({**metrics, "workers": collective.size()})
 
 
-@ray.remote(num_cpus=0)
 class _Postbox:
     """Holds the newest progress of a run."""
 
@@ -132,7 +130,7 @@ class _Board:
         self.thread = threading.Thread(target=self._poll, daemon=True)
 
     def __enter__(self) -> Any:
-        self.postbox = _Postbox.remote()
+        self.postbox = ray.remote(num_cpus=0)(_Postbox).remote()
         self.thread.start()
         return self.postbox
 

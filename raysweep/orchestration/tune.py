@@ -7,6 +7,7 @@ moment and is deleted at the end.
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import shutil
 import traceback
@@ -47,9 +48,9 @@ def start_ray(address: str | None) -> None:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     if address:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         return
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
 
 
 def run_trials(
@@ -157,7 +158,9 @@ class _News(tune.Callback):
         """Tune pickles its callbacks to restore them; we never restore, and listeners hold files."""
         return {}
 
-    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any
+    ) -> None:
         which = self.trials[trial.config["index"]]
         if "progress" in result:
             self.listener.progress(which, Progress(**result["progress"]))

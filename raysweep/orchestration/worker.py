@@ -8,6 +8,7 @@ what would have followed without it (on CPU).
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from raysweep import collective
 from raysweep.learner import Learner
 
 BatchT = TypeVar("BatchT")
+CHECKPOINT_SECONDS = float(os.environ.get("RAYSWEEP_CHECKPOINT_SECONDS", "20"))
+"""Least time between two checkpoints; how a stage is run, so not part of any config."""
+
 Curve = list[dict[str, float]]
 
 
@@ -54,7 +58,7 @@ def run(
     checkpoints: Checkpoints,
     report: Report,
     log_every: int = 10,
-    checkpoint_seconds: float = 20.0,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
     after_step: Callable[[int], None] | None = None,
 ) -> Curve:
     """Train to ``steps`` and return the learning curve.

@@ -93,7 +93,9 @@ class RepresentConfig(Config):
     @model_validator(mode="after")
     def _fields_agree(self) -> RepresentConfig:
         if self.method == "weights" and self.weights is None:
-            raise ConfigError("weights = None: method 'weights' needs the path of a checkpoint file")
+            raise ConfigError(
+                "weights = None: method 'weights' needs the path of a checkpoint file"
+            )
         if not self.learnt:
             return self
         if self.resolution < self.trunk.minimum_px:

@@ -71,9 +71,7 @@ def autocast(config: RepresentConfig, *, device: torch.device) -> torch.autocast
     return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
 
-def build_optimizer(
-    config: RepresentConfig, groups: list[dict[str, Any]]
-) -> torch.optim.Optimizer:
+def build_optimizer(config: RepresentConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     """Return the optimiser over parameter groups; its learning rate is set before each step."""
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)

@@ -93,7 +93,9 @@ class Simsiam:
         zero_init_residuals(trunk)
         with rng.seeded(config.seed, "head"):
             projector = simsiam_projector(trunk.channels[-1], dim=config.simsiam.dim)
-            predictor = simsiam_predictor(config.simsiam.dim, hidden=config.simsiam.predictor_hidden)
+            predictor = simsiam_predictor(
+                config.simsiam.dim, hidden=config.simsiam.predictor_hidden
+            )
         net = Siamese(trunk, projector, predictor, groups=config.bn_groups)
         if self.device.type == "cuda" and collective.size() > 1:
             net = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]

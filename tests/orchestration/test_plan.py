@@ -33,9 +33,7 @@ def test_three_pretrainings_not_nine(preset):
     plan = plan_of(preset)
     assert len(plan.trials) == (3 + len(resolution.BASELINES)) * 3 * 3
     distinct = [stage for stage in plan.stages() if stage.name == "pretrain"]
-    learnt = {
-        trial.chain.pretrain.key for trial in plan.trials if trial.experiment.pretrain.learnt
-    }
+    learnt = {trial.chain.pretrain.key for trial in plan.trials if trial.experiment.pretrain.learnt}
     assert len(learnt) == 3
     assert len(distinct) == 3 + len(resolution.BASELINES)
 

@@ -60,11 +60,17 @@ def train(learner, memory, *, steps, **options):
 
 def test_curve_holds_window_means_and_the_last_partial_window():
     learner, seen = Walk(), []
-    curve, reports = train(learner, Memory(), steps=12, after_step=lambda _: seen.append(float(learner.total)))
+    curve, reports = train(
+        learner, Memory(), steps=12, after_step=lambda _: seen.append(float(learner.total))
+    )
     assert [row["step"] for row in curve] == [5, 10, 12]
     assert curve[0]["loss"] == pytest.approx(sum(seen[:5]) / 5)
     assert curve[2]["loss"] == pytest.approx(sum(seen[10:]) / 2)
-    assert [(progress.step, progress.steps) for progress in reports] == [(5, 12), (10, 12), (12, 12)]
+    assert [(progress.step, progress.steps) for progress in reports] == [
+        (5, 12),
+        (10, 12),
+        (12, 12),
+    ]
 
 
 @pytest.mark.parametrize("killed_at", [6, 10, 13, 19])

@@ -1,0 +1,424 @@
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from raysweep import rng
+from raysweep.config import override
+from raysweep.data.augment import MEAN, STD, JointConfig, normalise
+from raysweep.features.representation import RawColour, TrunkFeatures
+from raysweep.fewshot import projector as fewshot
+from raysweep.fewshot.projector import (
+    FitConfig,
+    ProjectorFit,
+    candidate_steps,
+    clean_masks,
+    fit_batch,
+    learning_rate,
+    predict,
+)
+from raysweep.nets.projectors import ProjectorConfig, build_projector
+from raysweep.nets.resnet import TrunkConfig, build_trunk
+from tests.reference.projectors import enlarged
+from tests.reference.resizing import antialiased
+
+CLASSES = 3
+BASE = FitConfig(
+    projector=ProjectorConfig(widths=(8, 6)), resolution=16, steps=12, batch=2, checkpoints=4
+)
+
+
+def photos(count=4, height=20, width=24, seed=0):
+    generator = rng.generator(seed, "photos")
+    return torch.randint(0, 256, (count, 3, height, width), generator=generator).byte()
+
+
+def blobs(count=4, height=20, width=24, seed=0):
+    """Masks of mostly background with a large and a tiny class."""
+    masks = torch.zeros(count, height, width, dtype=torch.uint8)
+    corners = torch.randint(0, 8, (count, 2), generator=rng.generator(seed, "blobs")).tolist()
+    for mask, (y, x) in zip(masks, corners, strict=True):
+        mask[y : y + 11, x : x + 9] = 1
+        mask[y : y + 5, x + 11 : x + 16] = 2  # 25 px
+    return masks
+
+
+def thin_features():
+    with rng.seeded(0, "trunk"):
+        return TrunkFeatures(build_trunk(TrunkConfig(width=4)))
+
+
+def learner_of(config, *, representation=None, **options):
+    representation = representation or thin_features()
+    options = {"num_classes": CLASSES, "device": "cpu"} | options
+    return ProjectorFit(config, representation=representation, **options)
+
+
+def advance(learner, steps):
+    images, masks = photos(), blobs()
+    logged = []
+    for _ in range(steps):
+        batch = fit_batch(images, masks, step=learner.steps_taken, config=learner.config)
+        logged.append(learner.step(batch))
+    return logged
+
+
+def trace(config, steps=3, **options):
+    return [float(scalars["loss"]) for scalars in advance(learner_of(config, **options), steps)]
+
+
+def assert_same(a, b):
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for name in a:
+            assert_same(a[name], b[name])
+    elif isinstance(a, list):
+        for x, y in zip(a, b, strict=True):
+            assert_same(x, y)
+    else:
+        assert a == b
+
+
+CONV_B = {"projector.kind": "conv_b", "projector.widths": [4] * 9}
+CHANGES = {
+    "projector.kind": CONV_B,
+    "projector.widths": [8, 7],
+    "projector.standardise": True,
+    "resolution": 18,
+    "steps": 13,
+    "batch": 3,
+    "lr": 2e-3,
+    "beta1": 0.9,
+    "weight_decay": 0.1,
+    "lr_floor": 0.5,
+    "augment.crop_scale": [0.2, 0.5],
+    "augment.ratio": [0.5, 0.6],
+    "augment.crop_p": 0.0,
+    "augment.jitter": [0.0, 0.0, 0.0, 0.5],
+    "augment.jitter_p": 0.0,
+    "augment.flip_p": 1.0,
+    "shuffle": False,
+    "clean_pixels": 30,
+    "checkpoints": 3,
+    "precision": "bf16",
+    "seed": 1,
+}
+
+
+def test_every_setting_matters():
+    base = trace(BASE)
+    assert base == trace(BASE)
+    assert {name.split(".")[0] for name in CHANGES} == set(FitConfig.model_fields)
+    for group, model in (("augment", JointConfig), ("projector", ProjectorConfig)):
+        ours = {name.partition(".")[2] for name in CHANGES if name.startswith(f"{group}.")}
+        assert ours == set(model.model_fields)
+    for name, value in CHANGES.items():
+        config = override(BASE, value if isinstance(value, dict) else {name: value})
+        if name == "checkpoints":
+            assert candidate_steps(config) != candidate_steps(BASE)
+            assert trace(config) == base  # it keeps more or less, it does not train otherwise
+        else:
+            assert trace(config) != base, name
+
+
+def test_kind_matters_at_the_same_settings():
+    config = override(BASE, {"resolution": 32, **CONV_B})
+    conv_a = {"projector.kind": "conv_a", "projector.widths": [4] * 11}
+    assert trace(config) != trace(override(config, conv_a))
+
+
+def test_flip_pairs_matter_only_where_images_flip():
+    always, never = (override(BASE, {"augment.flip_p": p}) for p in (1.0, 0.0))
+    assert trace(always, flip_pairs=[(1, 2)]) != trace(always)
+    assert trace(never, flip_pairs=[(1, 2)]) == trace(never)
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"shuffle": False}, {"precision": "bf16"}, {"projector.standardise": True}]
+)
+def test_resumed_equals_straight_through(change):
+    config = override(BASE, change)
+    straight, first, second = (learner_of(config) for _ in range(3))
+    losses = advance(straight, 6)
+    advance(first, 3)
+    second.load_state_dict(first.state_dict())
+    torch.manual_seed(1234)  # the global generator must not matter
+    assert_same(losses[3:], advance(second, 3))
+    assert_same(straight.state_dict(), second.state_dict())
+    assert straight.steps_taken == 6
+
+
+def test_weights_depend_on_the_seed_and_not_on_the_global_generator():
+    first = learner_of(BASE).projector_state()
+    torch.manual_seed(99)
+    before = torch.get_rng_state()
+    assert_same(first, learner_of(BASE).projector_state())
+    assert torch.equal(torch.get_rng_state(), before)
+    other = learner_of(override(BASE, {"seed": 1})).projector_state()
+    assert not torch.equal(first["first.weight"], other["first.weight"])
+
+
+def test_projector_state_fits_a_projector_and_is_a_snapshot():
+    features = thin_features()
+    learner = learner_of(BASE, representation=features)
+    state = learner.projector_state()
+    build_projector(BASE.projector, features.channels, CLASSES).load_state_dict(state)
+    assert all(tensor.is_contiguous() for tensor in state.values())
+    before = {name: tensor.clone() for name, tensor in state.items()}
+    advance(learner, 1)
+    assert_same(state, before)
+    assert not torch.equal(learner.projector_state()["second.weight"], before["second.weight"])
+
+
+def test_representation_stays_as_it_is():
+    features = thin_features()
+    before = {name: value.clone() for name, value in features.trunk.state_dict().items()}
+    learner = learner_of(BASE, representation=features)
+    advance(learner, 2)
+    assert_same(dict(features.trunk.state_dict()), before)
+    assert not any(module.training for module in features.trunk.modules())
+    assert learner.projector.training
+
+
+def test_every_parameter_of_the_projector_moves():
+    for change in ({}, {"resolution": 32, **CONV_B}):
+        learner = learner_of(override(BASE, change))
+        before = {n: p.detach().clone() for n, p in learner.projector.named_parameters()}
+        advance(learner, 1)
+        for name, parameter in learner.projector.named_parameters():
+            assert not torch.equal(parameter, before[name]), name
+
+
+def test_wrap_receives_the_projector_and_is_trained_through():
+    calls = []
+
+    class Counting(nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+        def forward(self, *arguments):
+            calls.append(1)
+            return self.module(*arguments)
+
+    assert trace(BASE, wrap=Counting) == trace(BASE)
+    assert len(calls) == 3
+
+
+def test_first_loss_and_accuracy_are_those_of_the_definition():
+    config = override(BASE, {"augment.crop_p": 0, "augment.jitter_p": 0, "augment.flip_p": 0})
+    features = thin_features()
+    learner = learner_of(config, representation=features)
+    fresh = build_projector(config.projector, features.channels, CLASSES)
+    fresh.load_state_dict(learner.projector_state())
+    batch = {"image": photos(2, 16, 16), "mask": blobs(2, 16, 16)}
+    scalars = learner.step(batch)
+    logits = fresh(features(normalise(batch["image"])), 16).detach()
+    loss, hits = 0.0, 0
+    for scores, mask in zip(logits, batch["mask"].tolist(), strict=True):
+        for y, row in enumerate(mask):
+            for x, label in enumerate(row):
+                pixel = scores[:, y, x].tolist()
+                loss += math.log(sum(math.exp(score) for score in pixel)) - pixel[label]
+                hits += pixel.index(max(pixel)) == label
+    assert scalars["loss"].item() == pytest.approx(loss / 512, rel=1e-4)
+    assert scalars["accuracy"].item() == pytest.approx(hits / 512)
+    assert not any(value.requires_grad or value.dim() for value in scalars.values())
+
+
+def test_update_is_adam_with_the_released_settings():
+    learner = learner_of(BASE)
+    (group,) = learner.optimizer.param_groups
+    assert type(learner.optimizer) is torch.optim.Adam  # weight decay is added to the gradient
+    assert group["betas"] == (0.5, 0.999)
+    assert group["eps"] == 1e-8
+    assert group["weight_decay"] == 5e-4
+
+
+def test_learns_a_tiny_set():
+    # three colours with some noise, one per class
+    masks = blobs(4, 16, 16)
+    palette = torch.tensor([[40, 40, 40], [200, 60, 60], [60, 60, 200]])
+    noise = torch.randint(-20, 21, (4, 16, 16, 3), generator=rng.generator(0, "noise"))
+    images = (palette[masks.long()] + noise).permute(0, 3, 1, 2).byte().contiguous()
+    config = override(BASE, {"steps": 60, "lr": 0.02, "augment.jitter_p": 0.0})
+    learner = learner_of(config, representation=RawColour())
+    logged = [learner.step(fit_batch(images, masks, step=s, config=config)) for s in range(60)]
+    losses = [float(scalars["loss"]) for scalars in logged]
+    assert sum(losses[-5:]) / 5 < 0.3 * losses[0]
+    labels = predict(
+        learner.representation, learner.projector.eval(), images, resolution=16, out_px=16
+    )
+    assert (labels == masks).float().mean() > 0.97
+
+
+def test_learning_rate_falls_along_half_a_cosine():
+    config = override(BASE, {"steps": 100, "lr": 0.5, "lr_floor": 0.1})
+    rates = [learning_rate(step, config=config) for step in range(101)]
+    assert rates[0] == pytest.approx(0.5)
+    assert rates[100] == pytest.approx(0.05)
+    assert rates[50] == pytest.approx((0.5 + 0.05) / 2)
+    assert rates[25] == pytest.approx(0.05 + 0.45 * (1 + math.sqrt(0.5)) / 2)
+    assert rates == sorted(rates, reverse=True)
+    flat = override(config, {"lr_floor": 1.0})
+    assert learning_rate(70, config=flat) == pytest.approx(0.5)
+
+
+def test_the_released_schedule_ends_at_its_floor():
+    assert FitConfig().lr_floor == pytest.approx(0.2**3 * 0.1)
+
+
+def test_each_step_uses_and_reports_its_learning_rate():
+    learner = learner_of(BASE)
+    for step, scalars in enumerate(advance(learner, 3)):
+        expected = learning_rate(step, config=BASE)
+        assert scalars["lr"].item() == pytest.approx(expected)
+    assert learner.optimizer.param_groups[0]["lr"] == expected
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 12, 100])
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 12])
+def test_candidates_are_evenly_spaced_and_the_last_is_at_the_end(steps, count):
+    if count > steps:
+        with pytest.raises(ValueError, match=f"checkpoints = {count}: at most one per step"):
+            FitConfig(steps=steps, checkpoints=count)
+        return
+    found = candidate_steps(FitConfig(steps=steps, checkpoints=count))
+    assert len(found) == count
+    assert found[-1] == steps
+    gaps = [after - before for before, after in zip((0, *found), found, strict=False)]
+    assert min(gaps) >= 1
+    assert max(gaps) - min(gaps) <= 1
+
+
+def cleaned(mask, pixels):
+    """Loop: a label that few pixels of the image carry becomes 0."""
+    area = Counter(label for row in mask for label in row)
+    return [[0 if area[label] < pixels else label for label in row] for row in mask]
+
+
+@pytest.mark.parametrize(("count", "height", "width"), [(1, 1, 1), (3, 4, 7), (2, 12, 12)])
+@pytest.mark.parametrize("classes", [1, 4, 256])
+@pytest.mark.parametrize("pixels", [0, 1, 2, 5, 30])
+def test_clean_masks_equals_the_loops(count, height, width, classes, pixels):
+    generator = rng.generator(0, "masks")
+    masks = torch.randint(0, classes, (count, height, width), generator=generator).byte()
+    before = masks.clone()
+    found = clean_masks(masks, pixels)
+    assert found.dtype == torch.uint8
+    assert found.tolist() == [cleaned(mask, pixels) for mask in masks.tolist()]
+    assert torch.equal(masks, before)
+
+
+def test_clean_masks_counts_each_image_alone_and_keeps_the_limit_itself():
+    masks = torch.zeros(2, 5, 8, dtype=torch.uint8)
+    masks[0].view(-1)[:30] = 3
+    masks[1].view(-1)[:29] = 3
+    found = clean_masks(masks, 30)
+    assert torch.equal(found[0], masks[0])
+    assert found[1].eq(0).all()
+    assert clean_masks(masks[:0], 30).shape == (0, 5, 8)
+
+
+def drawn(config, steps, count):
+    """Which images each step takes, read off their first pixel."""
+    images = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).repeat(1, 3, 2, 2)
+    taken = []
+    for step in range(steps):
+        batch = fit_batch(images, images[:, 0] + 100, step=step, config=config)
+        assert torch.equal(batch["mask"], batch["image"][:, 0] + 100)
+        taken.append(batch["image"][:, 0, 0, 0].tolist())
+    return taken
+
+
+def test_without_shuffling_images_come_in_order_and_start_again():
+    config = override(BASE, {"shuffle": False})
+    assert drawn(config, 4, count=5) == [[0, 1], [2, 3], [4, 0], [1, 2]]
+    assert drawn(config, 2, count=1) == [[0, 0], [0, 0]]
+    assert drawn(override(config, {"seed": 1}), 4, count=5) == drawn(config, 4, count=5)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 7])
+def test_shuffling_takes_every_image_once_per_epoch(batch):
+    config = override(BASE, {"batch": batch})
+    flat = [at for part in drawn(config, 6 * 10 // batch, count=6) for at in part]
+    epochs = [flat[start : start + 6] for start in range(0, len(flat) - 5, 6)]
+    assert len(epochs) >= 9
+    assert all(sorted(epoch) == list(range(6)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+    assert drawn(override(config, {"seed": 1}), 10, count=6) != drawn(config, 10, count=6)
+
+
+def fitted(config, features):
+    learner = learner_of(config, representation=features)
+    advance(learner, 3)
+    return learner.projector.eval()
+
+
+@pytest.mark.parametrize("out_px", [16, 1, 23, (11, 40), (40, 16)])
+@pytest.mark.parametrize("size", [(16, 16), (20, 24), (9, 33)])
+def test_predictions_have_the_size_asked_for(size, out_px):
+    features = RawColour()
+    labels = predict(
+        features, fitted(BASE, features), photos(3, *size), resolution=16, out_px=out_px
+    )
+    expected = out_px if isinstance(out_px, tuple) else (out_px, out_px)
+    assert labels.shape == (3, *expected)
+    assert labels.dtype == torch.uint8
+    assert labels.max() < CLASSES
+
+
+def test_images_at_the_resolution_are_not_resized(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("resized")
+
+    features, images = RawColour(), photos(2, 16, 16)
+    net = fitted(BASE, features)
+    monkeypatch.setattr(fewshot, "_squeeze", refuse)
+    labels = predict(features, net, images, resolution=16, out_px=16)
+    scores = net(features(normalise(images)), 16)
+    assert torch.equal(labels, scores.argmax(1).byte())
+    for other in (photos(1, 16, 17), photos(1, 17, 16)):
+        with pytest.raises(AssertionError, match="resized"):
+            predict(features, net, other, resolution=16, out_px=16)
+
+
+@pytest.mark.parametrize(("size", "out_px"), [((20, 24), (20, 24)), ((10, 9), 7), ((33, 16), 16)])
+@pytest.mark.parametrize("features", [RawColour(), thin_features()])
+def test_prediction_equals_the_loops(features, size, out_px):
+    net, images = fitted(BASE, features), photos(2, *size)
+    found = predict(features, net, images, resolution=16, out_px=out_px)
+    height, width = found.shape[1:]
+    for image, labels in zip(images, found.tolist(), strict=True):
+        small = np.rint(antialiased(image.permute(1, 2, 0).numpy(), 16)) / 255
+        x = torch.tensor(((small - MEAN) / STD).transpose(2, 0, 1)[None], dtype=torch.float32)
+        scores = [enlarged(plane.tolist(), height, width) for plane in net(features(x), 16)[0]]
+        for y in range(height):
+            for x_at in range(width):
+                pixel = [plane[y][x_at] for plane in scores]
+                assert pixel[labels[y][x_at]] == pytest.approx(max(pixel), abs=1e-4)
+
+
+def test_more_images_than_a_batch_are_each_predicted_alone():
+    features, images = RawColour(), photos(fewshot.PREDICT_BATCH + 1, 16, 16)
+    net = fitted(BASE, features)
+    together = predict(features, net, images, resolution=16, out_px=8)
+    alone = [predict(features, net, one[None], resolution=16, out_px=8) for one in images]
+    assert torch.equal(together, torch.cat(alone))
+
+
+@pytest.mark.gpu
+def test_one_step_on_the_gpu_agrees_with_the_cpu():
+    batch = {"image": photos(2), "mask": blobs(2)}
+    config = override(BASE, {"clean_pixels": 30})
+    on_cpu = learner_of(config).step(batch)["loss"].item()
+    features = thin_features()
+    features.trunk.cuda()
+    learner = learner_of(config, representation=features, device="cuda")
+    on_gpu = {name: value.cuda() for name, value in batch.items()}
+    assert learner.step(on_gpu)["loss"].item() == pytest.approx(on_cpu, abs=2e-2)
