@@ -119,7 +119,7 @@ def demo() -> Experiment:
         fit=FitConfig(
             resolution=64,
             steps=400,
-            batch=8,
+            batch=4,
             lr=3e-3,
             projector=ProjectorConfig(widths=(128, 64), standardise=True),
         ),

@@ -95,17 +95,23 @@ class HypercolumnConv2d(nn.Module):
             else:
                 resized.append(level.to(dtype))
                 parts.append(weight)
-        if resized:
-            weight = torch.cat(parts, dim=1) if out is not None else self.weight.to(dtype)
-            summed = _ResizedSum.apply(weight, size, *resized).permute(0, 3, 1, 2)
-            out = summed if out is None else out.add_(summed)
-        assert out is not None
-        return out if self.bias is None else out.add_(self.bias[:, None, None])
+        if not resized:
+            assert out is not None
+            return out if self.bias is None else out.add_(self.bias[:, None, None])
+        weight = self.weight.to(dtype) if out is None else torch.cat(parts, dim=1)
+        summed: torch.Tensor = _ResizedSum.apply(weight, size, *resized)  # image y x o
+        if self.bias is not None:
+            summed.add_(self.bias)
+        if out is not None:
+            summed.add_(out.permute(0, 2, 3, 1))
+        return summed.permute(0, 3, 1, 2)
 
 
 def _dtype_of_products(weight: torch.Tensor) -> torch.dtype:
     """Return the dtype in which to multiply: autocast's inside its context, else the weight's."""
     kind = weight.device.type
+    if kind == "meta":  # shapes only: there is no autocast
+        return weight.dtype
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
 

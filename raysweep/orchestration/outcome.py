@@ -124,7 +124,8 @@ def command_line() -> str:
 
 def machine() -> str:
     """Return one line on where this runs."""
-    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    python = platform.python_version()
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {python}"
 
 
 def _pictures(plan: Plan, store: StageStore, table: Table) -> tuple[report.Picture, ...]:

@@ -108,6 +108,7 @@ class Waiting:
         self.stage, self.report = stage, report
 
     def __call__(self) -> None:
+        """Report once."""
         self.report(Progress(f"waiting for {self.stage}", 0, 1, {}))
 
 

@@ -63,7 +63,7 @@ class Storage:
             self.fs.delete_file(probe)
         except OSError as error:
             raise ConfigError(
-                f"--storage {self.uri!r} cannot be written: {error}; choose a directory you may write"
+                f"--storage {self.uri!r} cannot be written: {error}; choose another place"
             ) from None
 
     def upload(self, source: Path, *names: str) -> None:

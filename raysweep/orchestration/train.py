@@ -126,6 +126,7 @@ class _Board:
 
     def __init__(self, report: Callable[[Progress], None]) -> None:
         self.report = report
+        self.postbox: Any = None
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._poll, daemon=True)
 

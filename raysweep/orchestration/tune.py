@@ -155,7 +155,7 @@ class _News(tune.Callback):
         self.trials, self.listener = trials, listener
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its callbacks to restore them; we never restore, and listeners hold files."""
+        """Tune pickles its callbacks to restore them; we never do, and listeners hold files."""
         return {}
 
     def on_trial_result(

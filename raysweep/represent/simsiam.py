@@ -98,7 +98,7 @@ class Simsiam:
             )
         net = Siamese(trunk, projector, predictor, groups=config.bn_groups)
         if self.device.type == "cuda" and collective.size() > 1:
-            net = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
+            net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
         return net.to(self.device).to(memory_format=torch.channels_last)
 
     def step(self, batch: Images) -> dict[str, torch.Tensor]:
