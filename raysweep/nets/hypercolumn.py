@@ -129,16 +129,18 @@ class _ResizedSum(torch.autograd.Function):
         ctx.save_for_backward(weight, *levels)
         ctx.size = size
         plan = _Plan(weight, levels, size)
-        mixing = weight.permute(2, 3, 1, 0).contiguous()  # v j c o
+        mixing = weight.permute(3, 2, 1, 0).flatten(0, 1).contiguous()  # (j v) c o
         out = weight.new_empty(len(levels[0]), *size, plan.outputs)  # image y x o
         for image, rows, columns in plan.tiles():
-            height, stretch = len(rows.joined), columns.joined  # x s
-            side = out.new_empty(height, stretch.shape[1], plan.outputs)  # y s o
+            side = plan.side(rows, columns)  # y s o
             for piece in plan.pieces(image, rows, columns):
-                mixed = torch.bmm(piece.pixels, mixing[piece.taps])  # v (h w) o
-                stacked = mixed.view(piece.stretch.shape[1], -1)  # (v h) (w o)
-                torch.mm(piece.stretch, stacked, out=side[:, piece.place].view(height, -1))
-            tile = torch.bmm(stretch.expand(height, -1, -1), side)  # y x o
+                mixed = plan.mixed(len(piece.pixels))  # (j v) (h w) o
+                pixels = piece.pixels.expand(len(mixed), -1, -1)
+                torch.bmm(pixels, mixing[:, piece.channels], out=mixed)
+                for stacked, place in zip(mixed.chunk(plan.kernel), piece.places, strict=True):
+                    stacked = stacked.view(piece.stretch.shape[1], -1)  # (v h) (w o)
+                    torch.mm(piece.stretch, stacked, out=side[:, place].view(len(side), -1))
+            tile = torch.bmm(columns.joined.expand(len(side), -1, -1), side)  # y x o
             out[image, rows.out, columns.out] = tile
         return out
 
@@ -149,31 +151,36 @@ class _ResizedSum(torch.autograd.Function):
         plan = _Plan(weight, levels, ctx.size)
         # summed in fp32 over the tiles even where the products are in bf16
         exact = torch.promote_types(weight.dtype, torch.float32)
-        total = weight.new_zeros(*weight.shape[2:], *weight.shape[1::-1], dtype=exact)  # v j c o
+        total = weight.new_zeros(plan.kernel**2, *weight.shape[1::-1], dtype=exact)  # (j v) c o
         for image, rows, columns in plan.tiles():
             tile = grad[image, rows.out, columns.out].contiguous()  # y x o
-            side = torch.bmm(columns.joined.t().expand(len(tile), -1, -1), tile)  # y s o
+            side = plan.side(rows, columns)  # y s o
+            torch.bmm(columns.joined.t().expand(len(side), -1, -1), tile, out=side)
             for piece in plan.pieces(image, rows, columns):
-                stacked = piece.stretch.t() @ side[:, piece.place].view(len(tile), -1)
-                mixed = stacked.view(plan.kernel, -1, plan.outputs)  # v (h w) o
+                mixed = plan.mixed(len(piece.pixels))  # (j v) (h w) o
+                for stacked, place in zip(mixed.chunk(plan.kernel), piece.places, strict=True):
+                    stacked = stacked.view(piece.stretch.shape[1], -1)  # (v h) (w o)
+                    torch.mm(piece.stretch.t(), side[:, place].view(len(side), -1), out=stacked)
+                pixels = piece.pixels.t().expand(len(mixed), -1, -1)
                 if total.dtype == mixed.dtype:
-                    total[piece.taps].baddbmm_(piece.pixels.mT, mixed)
+                    total[:, piece.channels].baddbmm_(pixels, mixed)
                 else:
-                    total[piece.taps] += torch.bmm(piece.pixels.mT, mixed)
-        return total.permute(3, 2, 0, 1).to(weight.dtype), None, *([None] * len(levels))
+                    total[:, piece.channels] += torch.bmm(pixels, mixed)
+        taps = total.unflatten(0, (plan.kernel, plan.kernel))
+        return taps.permute(3, 2, 1, 0).to(weight.dtype), None, *([None] * len(levels))
 
 
 class _Piece(NamedTuple):
-    """What a tile reads of one level for one horizontal tap."""
+    """What a tile reads of one level."""
 
-    pixels: torch.Tensor  # v (h w) c, the same for all v
-    taps: tuple[slice, int, slice]  # of v j c o
+    pixels: torch.Tensor  # (h w) c
+    channels: slice  # of c over all levels
     stretch: torch.Tensor  # y (v h)
-    place: slice  # of s
+    places: list[slice]  # of s, one per horizontal tap
 
 
 class _Plan:
-    """How the output is cut into tiles, and what of which level a tile reads."""
+    """How the output is cut into tiles, what of which level a tile reads, and room to work in."""
 
     def __init__(self, weight: torch.Tensor, levels: Sequence[torch.Tensor], size: Size) -> None:
         self.outputs, self.kernel = weight.shape[0], weight.shape[-1]
@@ -185,19 +192,40 @@ class _Plan:
         self.maps = [level.permute(0, 2, 3, 1) for level in levels]  # image h w c
         ends = itertools.accumulate((level.shape[1] for level in levels), initial=0)
         self.channels = [slice(*pair) for pair in itertools.pairwise(ends)]
+        # one allocation for all tiles: fresh memory costs as much time as the products in it
+        pairs = list(itertools.product(self.rows, self.columns))
+        self._side = weight.new_empty(
+            max(len(r.joined) * c.joined.shape[1] for r, c in pairs), self.outputs
+        )
+        areas = (
+            _length(a) * _length(b) for r, c in pairs for a, b in zip(r.reads, c.reads, strict=True)
+        )
+        self._mixed = weight.new_empty(self.kernel**2 * max(areas), self.outputs)
 
     def tiles(self) -> Iterator[tuple[int, Strip, Strip]]:
         """Yield image, rows and columns of every tile of the output."""
         return itertools.product(range(len(self.maps[0])), self.rows, self.columns)
 
+    def side(self, rows: Strip, columns: Strip) -> torch.Tensor:
+        """Return room for all levels side by side: y s o."""
+        shape = len(rows.joined), columns.joined.shape[1]
+        return self._side[: shape[0] * shape[1]].view(*shape, self.outputs)
+
+    def mixed(self, pixels: int) -> torch.Tensor:
+        """Return room for a patch with mixed channels: (j v) (h w) o."""
+        taps = self.kernel**2
+        return self._mixed[: taps * pixels].view(taps, pixels, self.outputs)
+
     def pieces(self, image: int, rows: Strip, columns: Strip) -> Iterator[_Piece]:
-        """Yield what a tile is summed from."""
+        """Yield what a tile is summed from, level by level."""
         start = 0
-        for i, maps in enumerate(self.maps):
+        for i, (maps, channels) in enumerate(zip(self.maps, self.channels, strict=True)):
             patch = maps[image, rows.reads[i], columns.reads[i]]  # h w c
-            pixels = patch.flatten(0, 1).expand(self.kernel, -1, -1)
-            for tap in range(self.kernel):
-                place = slice(start, start + patch.shape[1])
-                taps = (slice(None), tap, self.channels[i])
-                yield _Piece(pixels, taps, rows.weights[i], place)
-                start = place.stop
+            ends = [start + tap * patch.shape[1] for tap in range(self.kernel + 1)]
+            places = [slice(*pair) for pair in itertools.pairwise(ends)]
+            yield _Piece(patch.flatten(0, 1), channels, rows.weights[i], places)
+            start = ends[-1]
+
+
+def _length(part: slice) -> int:
+    return int(part.stop - part.start)

@@ -27,7 +27,7 @@ def store(tmp_path):
     [
         Stage("pretrain", {"lr": 0.1, "steps": 3}, {"data": "abc"}),
         Stage("fit", {"lr": 0.2, "steps": 3}, {"data": "abc"}),
-        Stage("fit", {"lr": 0.1, "steps": 3}, {"data": "abd"}),
+        Stage("fit", {"lr": 0.1, "steps": 3}, {"data": "xyz"}),
         Stage("fit", {"lr": 0.1, "steps": 3}, {"data": "abc"}, version=2),
     ],
 )

@@ -78,15 +78,15 @@ def test_resume_equals_straight_through_bit_for_bit(killed_at):
     straight = Walk()
     expected, _ = train(straight, Memory(), steps=20, checkpoint_seconds=0)
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def kill(step):
         if step == killed_at:
-            raise Killed
+            raise KilledError
 
     memory = Memory()
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(Walk(), memory, steps=20, checkpoint_seconds=0, after_step=kill)
     resumed, steps = Walk(), []
     curve, _ = train(resumed, memory, steps=20, checkpoint_seconds=0, after_step=steps.append)
