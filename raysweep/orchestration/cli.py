@@ -75,7 +75,7 @@ def parser(description: str, *, sweep: bool = False) -> argparse.ArgumentParser:
             "--num-samples",
             type=_positive,
             metavar="N",
-            help="configurations to try with --search optuna (default: 20)",
+            help="configurations that --search optuna tries (default: all)",
         )
         flags.add_argument(
             "--repeats",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable
 
 from rich.console import Console
@@ -12,11 +13,12 @@ from raysweep.data.dataset import DatasetInfo
 from raysweep.orchestration import terminal
 from raysweep.orchestration.cli import checked, experiment_from
 from raysweep.orchestration.estimate import disk_gib, work_of
+from raysweep.orchestration.live_run import PretrainingRun
+from raysweep.orchestration.mlflow_client import ui_command
 from raysweep.orchestration.pipeline import Run, chain_of, pretrain
 from raysweep.orchestration.render import materialise_in_parallel
 from raysweep.orchestration.stages import Stage, StageStore
 from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.tracking import PretrainingRun, ui_command
 from raysweep.orchestration.worker import Progress
 from raysweep.presets import Experiment
 
@@ -85,7 +87,9 @@ def _train(
     except BaseException:
         tracked.close("FAILED")
         raise
-    tracked.close("FINISHED")
+    tracked.finish(json.loads((store.directory(stage) / "curve.json").read_text()))
+    if tracked.problem is not None:
+        screen.print(f"MLflow could not be reached: {tracked.problem}", soft_wrap=True)
 
 
 def _train_on_ray(

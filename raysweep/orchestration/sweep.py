@@ -7,10 +7,12 @@ ones go on from their last checkpoint, and when nothing is missing only the tabl
 from __future__ import annotations
 
 import argparse
+import math
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import ray
 from rich.console import Console
 
 from raysweep.config import ConfigError, digest
@@ -18,13 +20,23 @@ from raysweep.data.dataset import DatasetInfo
 from raysweep.orchestration import terminal
 from raysweep.orchestration.cli import checked, experiment_from
 from raysweep.orchestration.estimate import Clock
+from raysweep.orchestration.mlflow_client import ui_command
 from raysweep.orchestration.monitor import Monitor
 from raysweep.orchestration.outcome import Outcome, log_name, show, write_outcome
 from raysweep.orchestration.plan import Plan, SearchSpace, Trial, in_order, make_plan
 from raysweep.orchestration.preview import preview
+from raysweep.orchestration.render import materialise_in_parallel
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.tracking import Tracker, ui_command
+from raysweep.orchestration.tracking import Tracker
+from raysweep.orchestration.tune import (
+    Listener,
+    concurrency,
+    run_search,
+    run_trials,
+    searched,
+    start_ray,
+)
 from raysweep.presets import PRESETS, Experiment
 
 
@@ -41,7 +53,20 @@ class Sweep:
     info: DatasetInfo
     plan: Plan
     store: StageStore
+    samples: int | None = None
     failures: dict[str, str] = field(default_factory=dict)
+
+    def pending(self) -> list[Trial]:
+        """Return the trials that must run; of a search, those of the baselines and what is left."""
+        missing = self.plan.pending(self.store)
+        if self.samples is None or searched(self.study) < self.samples:
+            return missing
+        return [trial for trial in missing if trial.row in self.space.BASELINES]
+
+    @property
+    def study(self) -> Path:
+        """The database of a search."""
+        return self.directory / "optuna.db"
 
     @property
     def directory(self) -> Path:
@@ -121,6 +146,7 @@ def prepare(title: str, space: SearchSpace, options: argparse.Namespace) -> Swee
         info=info,
         plan=plan,
         store=StageStore(storage),
+        samples=_samples(plan, options),
     )
 
 
@@ -128,7 +154,7 @@ def _execute(sweep: Sweep, screen: Console) -> tuple[Outcome, str | None]:
     """Run what is missing, write the outcome, bring MLflow up to date."""
     tracker = Tracker(sweep.name, sweep.plan, sweep.store, info=sweep.info, preset=sweep.preset)
     with ThreadPoolExecutor(max_workers=1) as clerk:  # MLflow must not hold up the trials
-        pending = sweep.plan.pending(sweep.store)
+        pending = sweep.pending()
         tracked = tracker.is_up_to_date() and not pending
         if not tracked:
             clerk.submit(tracker.open)
@@ -153,11 +179,6 @@ def _run(
     sweep: Sweep, pending: list[Trial], screen: Console, *, tracker: Tracker, clerk: Executor
 ) -> None:
     """Start Ray, prepare the data, run the missing trials."""
-    import ray
-
-    from raysweep.orchestration.render import materialise_in_parallel
-    from raysweep.orchestration.tune import Listener, concurrency, run_trials, start_ray
-
     clock = Clock(sweep.plan.trials, sweep.store)
     storage = sweep.store.storage
     screen.print(
@@ -185,9 +206,39 @@ def _run(
             sweep.failed(trial, message)
 
         listener = Listener(progress=monitor.progress, finished=finished, failed=failed)
-        run_trials(ordered, storage=storage, listener=listener)
+        if sweep.samples is None:
+            run_trials(ordered, storage=storage, listener=listener)
+        else:
+            _search(sweep, ordered, listener)
     finally:
         ray.shutdown()
+
+
+def _search(sweep: Sweep, ordered: list[Trial], listener: Listener) -> None:
+    """Run the baselines, then as many configurations as were asked for."""
+    assert sweep.samples is not None
+    storage = sweep.store.storage
+    baselines = [trial for trial in ordered if trial.row in sweep.space.BASELINES]
+    if baselines:
+        run_trials(baselines, storage=storage, listener=listener)
+    run_search(
+        [trial for trial in sweep.plan.trials if trial.row not in sweep.space.BASELINES],
+        storage=storage,
+        listener=listener,
+        samples=sweep.samples,
+        axes=sweep.plan.axes,
+        study=sweep.study,
+    )
+
+
+def _samples(plan: Plan, options: argparse.Namespace) -> int | None:
+    """Return how many configurations a search tries, at most all of them; None for a grid."""
+    if options.search == "grid":
+        if options.num_samples is not None:
+            raise ConfigError("--num-samples: only with --search optuna; a grid runs all cells")
+        return None
+    cells = math.prod(len(values) for values in plan.axes.values())
+    return min(options.num_samples or cells, cells)
 
 
 def _pretrain_on_workers(sweep: Sweep, pending: list[Trial], screen: Console) -> None:

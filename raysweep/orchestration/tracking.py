@@ -8,43 +8,26 @@ found by their tags; a sweep that was killed is taken up under the same runs.
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from raysweep.config import to_dict
 from raysweep.data.dataset import DatasetInfo
-from raysweep.orchestration.cost import git_revision
+from raysweep.orchestration.mlflow_client import (
+    attempt,
+    connect,
+    experiment_id,
+    lineage_tags,
+    tracking_uri,
+)
 from raysweep.orchestration.plan import Plan, Trial
-from raysweep.orchestration.stages import Stage, StageStore
-from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.worker import Progress
-from raysweep.presets import Experiment
-
-# a dead server must not hold up a sweep: a few seconds instead of MLflow's four minutes
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("DO_NOT_TRACK", "true")
+from raysweep.orchestration.stages import StageStore
 
 BATCH = 900  # MLflow takes at most 1000 metrics in one call
-
-
-def tracking_uri(storage: Storage) -> str:
-    """Return ``MLFLOW_TRACKING_URI``, or a database beside the results."""
-    fallback = storage.local("mlflow.db")
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{fallback}"
-
-
-def ui_command(storage: Storage) -> str:
-    """Return the shell command that opens the MLflow UI on this sweep."""
-    uri = tracking_uri(storage)
-    return f"mlflow ui --backend-store-uri {uri}" if uri.startswith("sqlite") else f"open {uri}"
 
 
 class Tracker:
@@ -102,16 +85,9 @@ class Tracker:
             self.open()
         self._attempt(lambda: self._close(files, status))
 
-    def _attempt(self, action: Any) -> None:
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
-
-        if self.problem is not None:
-            return
-        try:
-            action()
-        except (MlflowException, SQLAlchemyError, OSError) as error:
-            self.problem = str(error).splitlines()[0]
+    def _attempt(self, action: Callable[[], object]) -> None:
+        if self.problem is None:
+            self.problem = attempt(action)
 
     def _open(self) -> None:
         self.client = connect(self.store.storage)
@@ -278,104 +254,6 @@ class Tracker:
             "Compare configurations: filter `tags.raysweep.level = 'configuration'` and chart "
             "`best/miou` against the params."
         )
-
-
-class PretrainingRun:
-    """One MLflow run of ``jobs/pretrain_contrastive.py``, written while the training goes on.
-
-    A resumed training is taken up under the same run; points that are there are not sent again.
-    """
-
-    def __init__(
-        self,
-        store: StageStore,
-        stage: Stage,
-        experiment: Experiment,
-        *,
-        info: DatasetInfo,
-        preset: str,
-    ) -> None:
-        self.client, self.batch = connect(store.storage), experiment.pretrain.batch
-        where = experiment_id(self.client, store.storage, "raysweep/pretrain")
-        found = self.client.search_runs(
-            [where], filter_string=f"tags.`raysweep.stage.pretrain` = '{stage.key}'"
-        )
-        config = experiment.pretrain
-        if found:
-            self.run = str(found[0].info.run_id)
-            self.client.update_run(self.run, status="RUNNING")
-        else:
-            name = f"{config.method} {config.resolution} px {stage.key[:8]}"
-            tags = lineage_tags(info) | {"raysweep.stage.pretrain": stage.key}
-            self.run = str(self.client.create_run(where, tags=tags, run_name=name).info.run_id)
-            for key in ("method", "resolution", "steps", "batch", "lr", "seed"):
-                self.client.log_param(self.run, f"pretrain.{key}", getattr(config, key))
-            self.client.log_param(self.run, "preset", preset)
-            self.client.log_dict(self.run, to_dict(experiment), "config.json")
-        self.sent = max((m.step for m in self._history()), default=-1)
-
-    def log(self, progress: Progress) -> None:
-        """Send the metrics of a window; the step axis is images seen."""
-        from mlflow.entities import Metric
-
-        step = progress.step * self.batch
-        if step <= self.sent:
-            return
-        self.sent, now = step, int(time.time() * 1000)
-        points = [Metric(f"pretrain/{k}", v, now, step) for k, v in progress.metrics.items()]
-        self.client.log_batch(self.run, metrics=points)
-
-    def close(self, status: str) -> None:
-        """End the run with ``FINISHED`` or ``FAILED``."""
-        self.client.set_terminated(self.run, status)
-
-    def _history(self) -> list[Any]:
-        return list(self.client.get_metric_history(self.run, "pretrain/loss"))
-
-
-def stages_of_run(storage: Storage, run_id: str) -> dict[str, str]:
-    """Return stage name to key of an MLflow run, empty when there is no such run."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        tags = connect(storage).get_run(run_id).data.tags
-    except MlflowException:
-        return {}
-    prefix = "raysweep.stage."
-    return {
-        key.removeprefix(prefix): value for key, value in tags.items() if key.startswith(prefix)
-    }
-
-
-def connect(storage: Storage) -> Any:
-    """Return a client of the tracking server, or of the database beside the results."""
-    import mlflow
-
-    uri = tracking_uri(storage)
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    return mlflow.MlflowClient(tracking_uri=uri)
-
-
-def experiment_id(client: Any, storage: Storage, title: str) -> str:
-    """Return the id of an MLflow experiment, made on first use with an absolute artifact root."""
-    found = client.get_experiment_by_name(title)
-    if found:
-        return str(found.experiment_id)
-    beside = storage.is_local and tracking_uri(storage).startswith("sqlite")
-    root = f"file://{storage.path('mlflow-artifacts')}" if beside else None
-    return str(client.create_experiment(title, artifact_location=root))
-
-
-def lineage_tags(info: DatasetInfo) -> dict[str, str]:
-    """Return the tags that every run carries: code, data, user."""
-    return {
-        "mlflow.user": os.environ.get("USER", "raysweep"),
-        "mlflow.source.name": "raysweep",
-        "git.revision": git_revision(),
-        "dataset.name": info.name,
-        "dataset.fingerprint": info.fingerprint,
-    }
 
 
 def _metric_name(text: str) -> str:

@@ -7,17 +7,23 @@ moment and is deleted at the end.
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
 import shutil
+import statistics
 import traceback
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import optuna
 import ray
 import torch
 from ray import tune
+from ray.tune.search.optuna import OptunaSearch
 
 from raysweep.config import from_dict, to_dict
 from raysweep.data.builtin import BuiltinConfig
@@ -31,6 +37,8 @@ from raysweep.orchestration.worker import Progress
 from raysweep.presets import DataConfig, Experiment
 
 REPORT_SECONDS = 2.0
+INDICES = "indices"
+STUDY = "sweep"
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,79 @@ def run_trials(
         listener: hears of progress and ends.
         apart: give every trial a store of its own; only to measure what sharing buys.
     """
+    every = tune.grid_search([[index] for index in range(len(trials))])
+    _fit(trials, storage, listener, apart=apart, param_space={INDICES: every})
+
+
+def run_search(
+    trials: list[Trial],
+    *,
+    storage: Storage,
+    listener: Listener,
+    samples: int,
+    axes: Mapping[str, Sequence[Any]],
+    study: Path,
+) -> None:
+    """Let Optuna choose configurations by the mean mIoU of their repeats.
+
+    Args:
+        trials: all repeats of all configurations.
+        storage: holds the stages and the data.
+        listener: hears of progress and ends.
+        samples: configurations to try, those of an earlier call that was killed included.
+        axes: dotted setting to its values.
+        study: database of the search; it survives a kill.
+    """
+    finished = searched(study)
+    if finished >= samples:
+        return
+    lookup: dict[str, list[int]] = defaultdict(list)
+    for index, trial in enumerate(trials):
+        lookup[_signature(trial.axes, axes)].append(index)
+
+    def space(suggest: optuna.Trial) -> None:
+        for axis, values in axes.items():
+            suggest.suggest_categorical(axis, list(values))
+
+    search = OptunaSearch(
+        space,
+        metric="miou",
+        mode="max",
+        seed=finished,  # another one, or a resumed search would repeat its first draws
+        storage=optuna.storages.RDBStorage(f"sqlite:///{study}"),
+        study_name=STUDY,
+    )
+    _fit(
+        trials,
+        storage,
+        listener,
+        search=search,
+        samples=samples - finished,
+        lookup=dict(lookup),
+        axes=tuple(axes),
+    )
+
+
+def searched(study: Path) -> int:
+    """Return how many configurations a search has finished."""
+    if not study.exists():
+        return 0
+    known = optuna.load_study(study_name=STUDY, storage=f"sqlite:///{study}")
+    return len(known.get_trials(states=[optuna.trial.TrialState.COMPLETE]))
+
+
+def _fit(
+    trials: list[Trial],
+    storage: Storage,
+    listener: Listener,
+    *,
+    param_space: dict[str, Any] | None = None,
+    search: OptunaSearch | None = None,
+    samples: int = 1,
+    apart: bool = False,
+    lookup: dict[str, list[int]] | None = None,
+    axes: tuple[str, ...] = (),
+) -> None:
     slots = {"cpu": 1.0} | ({"gpu": 1.0} if ray.cluster_resources().get("GPU") else {})
     scratch = storage.path("work", "tune") if storage.is_local else f"{storage.uri}/work/tune"
     trainable = tune.with_parameters(
@@ -71,15 +152,19 @@ def run_trials(
         experiments=[to_dict(trial.experiment) for trial in trials],
         storage_uri=storage.uri,
         apart=apart,
+        lookup=lookup or {},
+        axes=axes,
     )
     tuner = tune.Tuner(
         tune.with_resources(trainable, slots),
-        param_space={"index": tune.grid_search(list(range(len(trials))))},
+        param_space=param_space,
         tune_config=tune.TuneConfig(
+            search_alg=search,
+            num_samples=samples,
             max_concurrent_trials=concurrency(),
             reuse_actors=True,
-            trial_name_creator=lambda trial: f"trial-{trial.config['index']}",
-            trial_dirname_creator=lambda trial: f"trial-{trial.config['index']}",
+            trial_name_creator=lambda trial: trial.trial_id,
+            trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=tune.RunConfig(
             name="trials",
@@ -127,25 +212,47 @@ def _trial(
     experiments: list[dict[str, Any]],
     storage_uri: str,
     apart: bool,
+    lookup: dict[str, list[int]],
+    axes: tuple[str, ...],
 ) -> None:
-    """The Tune function: compute one experiment; an exception becomes a ``failure`` report."""
-    device = device_here()
-    experiment = from_dict(Experiment, experiments[config["index"]])
-    throttle = Throttle(REPORT_SECONDS)
+    """The Tune function: one repeat of a grid's cell, or all repeats that a search asks for."""
+    indices = config[INDICES] if INDICES in config else lookup[_signature(config, axes)]
+    scores = []
+    for index in indices:
+        place = f"{storage_uri}/apart-{index}" if apart else storage_uri
+        score = _compute(index, experiments[index], place=place, storage_uri=storage_uri)
+        if score is not None:
+            scores.append(score)
+    if scores and INDICES not in config:
+        tune.report({"miou": statistics.fmean(scores)})
+
+
+def _compute(
+    index: int, experiment_data: dict[str, Any], *, place: str, storage_uri: str
+) -> float | None:
+    """Compute one experiment; an exception becomes a ``failure`` report and no score."""
+    device, throttle = device_here(), Throttle(REPORT_SECONDS)
 
     def report(progress: Progress) -> None:
         if throttle.ready():
-            tune.report({"progress": vars(progress)})
+            tune.report({"index": index, "progress": vars(progress)})
 
     try:
+        experiment = from_dict(Experiment, experiment_data)
         dataset = opened(experiment.data, storage_uri)
-        place = f"{storage_uri}/apart-{config['index']}" if apart else storage_uri
         store = StageStore(Storage(place))
-        compute(experiment, Run(store, dataset, device, report))
+        record = compute(experiment, Run(store, dataset, device, report))
     except Exception as error:  # reported with its traceback; the other trials go on
-        tune.report({"failure": f"{type(error).__name__}: {error}\n\n{traceback.format_exc()}"})
-        return
-    tune.report({"finished": True})
+        message = f"{type(error).__name__}: {error}\n\n{traceback.format_exc()}"
+        tune.report({"index": index, "failure": message})
+        return None
+    tune.report({"index": index, "finished": True})
+    return float(record["metrics"]["miou"])
+
+
+def _signature(config: Mapping[str, Any], axes: Iterable[str]) -> str:
+    """Return a text that tells configurations apart."""
+    return json.dumps([config[axis] for axis in axes])
 
 
 class _News(tune.Callback):
@@ -153,6 +260,7 @@ class _News(tune.Callback):
 
     def __init__(self, trials: list[Trial], listener: Listener) -> None:
         self.trials, self.listener = trials, listener
+        self.over: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks to restore them; we never do, and listeners hold files."""
@@ -161,14 +269,18 @@ class _News(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any
     ) -> None:
-        which = self.trials[trial.config["index"]]
+        if "index" not in result:
+            return
+        which = self.trials[result["index"]]
         if "progress" in result:
             self.listener.progress(which, Progress(**result["progress"]))
-        elif "failure" in result:
-            self.listener.failed(which, result["failure"])
-        elif result.get("finished"):
-            self.listener.finished(which)
+        elif str(which) not in self.over:  # a search may ask for a configuration again
+            self.over.add(str(which))
+            if "failure" in result:
+                self.listener.failed(which, result["failure"])
+            else:
+                self.listener.finished(which)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        which = self.trials[trial.config["index"]]
-        self.listener.failed(which, f"the worker died\n\n{trial.get_error()}")
+        for index in trial.config.get(INDICES, ()):
+            self.listener.failed(self.trials[index], f"the worker died\n\n{trial.get_error()}")

@@ -67,7 +67,7 @@ BAD = [
 def test_bad_input_ends_with_one_message_before_ray_starts(flags, message, tmp_path, monkeypatch):
     job = load("sweep_resolution")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "raysweep.orchestration.tune", None)  # importing it would fail
+    monkeypatch.setattr("ray.init", lambda **_: pytest.fail("Ray was started"))
     argv = ["--preset", "smoke", "--storage", str(tmp_path / "runs"), *flags]
     with pytest.raises(ValueError, match=re.escape(message)):
         job.main(argv)

@@ -1,0 +1,90 @@
+"""The MLflow run of one pretraining, written while the training goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from mlflow.entities import Metric
+
+from raysweep.config import to_dict
+from raysweep.data.dataset import DatasetInfo
+from raysweep.orchestration.mlflow_client import attempt, connect, experiment_id, lineage_tags
+from raysweep.orchestration.stages import Stage, StageStore
+from raysweep.orchestration.worker import Curve, Progress
+from raysweep.presets import Experiment
+
+PARAMS = ("method", "resolution", "steps", "batch", "lr", "seed")
+
+
+class PretrainingRun:
+    """One MLflow run of ``jobs/pretrain_contrastive.py``.
+
+    A resumed training is taken up under the same run; points that are there are not sent again.
+    An unreachable server ends the writing, not the training: :attr:`problem` says what happened.
+    """
+
+    def __init__(
+        self,
+        store: StageStore,
+        stage: Stage,
+        experiment: Experiment,
+        *,
+        info: DatasetInfo,
+        preset: str,
+    ) -> None:
+        self.store, self.stage, self.experiment = store, stage, experiment
+        self.info, self.preset = info, preset
+        self.sent: set[int] = set()
+        self.problem = attempt(self._open)
+
+    def log(self, progress: Progress) -> None:
+        """Send the metrics of a window; the step axis is images seen."""
+        if self.problem is None:
+            self.problem = attempt(lambda: self._send({progress.step: progress.metrics}))
+
+    def finish(self, curve: Curve) -> None:
+        """Send what was not sent while the training went on, and end the run."""
+        rows = {
+            int(row["step"]): {key: value for key, value in row.items() if key != "step"}
+            for row in curve
+        }
+        if self.problem is None:
+            self.problem = attempt(lambda: self._send(rows))
+        self.close("FINISHED")
+
+    def close(self, status: str) -> None:
+        """End the run with ``FINISHED`` or ``FAILED``."""
+        if self.problem is None:
+            self.problem = attempt(lambda: self.client.set_terminated(self.run, status))
+
+    def _open(self) -> None:
+        self.client = connect(self.store.storage)
+        where = experiment_id(self.client, self.store.storage, "raysweep/pretrain")
+        found = self.client.search_runs(
+            [where], filter_string=f"tags.`raysweep.stage.pretrain` = '{self.stage.key}'"
+        )
+        if found:
+            self.run = str(found[0].info.run_id)
+            self.client.update_run(self.run, status="RUNNING")
+            history = self.client.get_metric_history(self.run, "pretrain/loss")
+            self.sent = {int(point.step) for point in history}
+            return
+        config = self.experiment.pretrain
+        name = f"{config.method} {config.resolution} px {self.stage.key[:8]}"
+        tags = lineage_tags(self.info) | {"raysweep.stage.pretrain": self.stage.key}
+        self.run = str(self.client.create_run(where, tags=tags, run_name=name).info.run_id)
+        for key in PARAMS:
+            self.client.log_param(self.run, f"pretrain.{key}", getattr(config, key))
+        self.client.log_param(self.run, "preset", self.preset)
+        self.client.log_dict(self.run, to_dict(self.experiment), "config.json")
+
+    def _send(self, rows: Mapping[int, Mapping[str, float]]) -> None:
+        now, batch = int(time.time() * 1000), self.experiment.pretrain.batch
+        for step, metrics in rows.items():
+            seen = step * batch
+            if seen in self.sent:
+                continue
+            self.sent.add(seen)
+            points = [Metric(f"pretrain/{k}", v, now, seen) for k, v in metrics.items()]
+            self.client.log_batch(self.run, metrics=points)

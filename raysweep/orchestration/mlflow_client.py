@@ -1,0 +1,88 @@
+"""Where MLflow is, and how every run is tagged."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from raysweep.data.dataset import DatasetInfo
+from raysweep.orchestration.cost import git_revision
+from raysweep.orchestration.storage import Storage
+
+# a dead server must not hold up a sweep: a few seconds instead of MLflow's four minutes
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "true")
+
+
+def attempt(action: Callable[[], object]) -> str | None:
+    """Run an action against MLflow; return the first line of what went wrong, if anything did."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        action()
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        return str(error).splitlines()[0]
+    return None
+
+
+def tracking_uri(storage: Storage) -> str:
+    """Return ``MLFLOW_TRACKING_URI``, or a database beside the results."""
+    fallback = storage.local("mlflow.db")
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{fallback}"
+
+
+def ui_command(storage: Storage) -> str:
+    """Return the shell command that opens the MLflow UI on this sweep."""
+    uri = tracking_uri(storage)
+    return f"mlflow ui --backend-store-uri {uri}" if uri.startswith("sqlite") else f"open {uri}"
+
+
+def stages_of_run(storage: Storage, run_id: str) -> dict[str, str]:
+    """Return stage name to key of an MLflow run, empty when there is no such run."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        tags = connect(storage).get_run(run_id).data.tags
+    except MlflowException:
+        return {}
+    prefix = "raysweep.stage."
+    return {
+        key.removeprefix(prefix): value for key, value in tags.items() if key.startswith(prefix)
+    }
+
+
+def connect(storage: Storage) -> Any:
+    """Return a client of the tracking server, or of the database beside the results."""
+    import mlflow
+
+    uri = tracking_uri(storage)
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    return mlflow.MlflowClient(tracking_uri=uri)
+
+
+def experiment_id(client: Any, storage: Storage, title: str) -> str:
+    """Return the id of an MLflow experiment, made on first use with an absolute artifact root."""
+    found = client.get_experiment_by_name(title)
+    if found:
+        return str(found.experiment_id)
+    beside = storage.is_local and tracking_uri(storage).startswith("sqlite")
+    root = f"file://{storage.path('mlflow-artifacts')}" if beside else None
+    return str(client.create_experiment(title, artifact_location=root))
+
+
+def lineage_tags(info: DatasetInfo) -> dict[str, str]:
+    """Return the tags that every run carries: code, data, user."""
+    return {
+        "mlflow.user": os.environ.get("USER", "raysweep"),
+        "mlflow.source.name": "raysweep",
+        "git.revision": git_revision(),
+        "dataset.name": info.name,
+        "dataset.fingerprint": info.fingerprint,
+    }
