@@ -109,7 +109,7 @@ def demo() -> Experiment:
         data=DataConfig(px=64, shots=16, builtin=BuiltinConfig(px=64)),
         pretrain=RepresentConfig(
             resolution=32,
-            steps=1500,
+            steps=2000,
             batch=128,
             bn_groups=4,
             trunk=TrunkConfig(width=16),

@@ -23,7 +23,7 @@ ROWS, COLUMNS = "pretrain.resolution", "fit.resolution"
 
 SPACE: dict[str, dict[str, Any]] = {
     "smoke": {ROWS: tune.grid_search([16, 24, 32]), COLUMNS: tune.grid_search([8, 16, 32])},
-    "demo": {ROWS: tune.grid_search([16, 32, 48]), COLUMNS: tune.grid_search([16, 32, 64])},
+    "demo": {ROWS: tune.grid_search([16, 24, 32]), COLUMNS: tune.grid_search([16, 32, 64])},
     "paper": {ROWS: tune.grid_search([96, 256, 512]), COLUMNS: tune.grid_search([96, 256, 512])},
 }
 

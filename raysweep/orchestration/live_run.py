@@ -9,11 +9,19 @@ from mlflow.entities import Metric
 
 from raysweep.config import to_dict
 from raysweep.data.dataset import DatasetInfo
-from raysweep.orchestration.mlflow_client import attempt, connect, experiment_id, lineage_tags
+from raysweep.orchestration.mlflow_client import (
+    BATCH,
+    attempt,
+    connect,
+    experiment_id,
+    lineage_tags,
+)
 from raysweep.orchestration.stages import Stage, StageStore
+from raysweep.orchestration.terminal import Throttle
 from raysweep.orchestration.worker import Curve, Progress
 from raysweep.presets import Experiment
 
+SEND_SECONDS = 10.0
 PARAMS = ("method", "resolution", "steps", "batch", "lr", "seed")
 
 
@@ -36,12 +44,16 @@ class PretrainingRun:
         self.store, self.stage, self.experiment = store, stage, experiment
         self.info, self.preset = info, preset
         self.sent: set[int] = set()
+        self.waiting: dict[int, Mapping[str, float]] = {}
+        self.throttle = Throttle(SEND_SECONDS)
         self.problem = attempt(self._open)
 
     def log(self, progress: Progress) -> None:
-        """Send the metrics of a window; the step axis is images seen."""
-        if self.problem is None:
-            self.problem = attempt(lambda: self._send({progress.step: progress.metrics}))
+        """Send the metrics of a window, several windows at a time; the step axis is images seen."""
+        self.waiting[progress.step] = progress.metrics
+        if self.problem is None and self.throttle.ready():
+            self.problem = attempt(lambda: self._send(self.waiting))
+            self.waiting = {}
 
     def finish(self, curve: Curve) -> None:
         """Send what was not sent while the training went on, and end the run."""
@@ -81,10 +93,12 @@ class PretrainingRun:
 
     def _send(self, rows: Mapping[int, Mapping[str, float]]) -> None:
         now, batch = int(time.time() * 1000), self.experiment.pretrain.batch
-        for step, metrics in rows.items():
-            seen = step * batch
-            if seen in self.sent:
-                continue
-            self.sent.add(seen)
-            points = [Metric(f"pretrain/{k}", v, now, seen) for k, v in metrics.items()]
-            self.client.log_batch(self.run, metrics=points)
+        points = [
+            Metric(f"pretrain/{key}", value, now, step * batch)
+            for step, metrics in rows.items()
+            if step * batch not in self.sent
+            for key, value in metrics.items()
+        ]
+        for start in range(0, len(points), BATCH):
+            self.client.log_batch(self.run, metrics=points[start : start + BATCH])
+        self.sent |= {step * batch for step in rows}

@@ -19,6 +19,9 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 
 
+BATCH = 900  # MLflow takes at most 1000 metrics in one call
+
+
 def attempt(action: Callable[[], object]) -> str | None:
     """Run an action against MLflow; return the first line of what went wrong, if anything did."""
     from mlflow.exceptions import MlflowException

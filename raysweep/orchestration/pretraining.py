@@ -74,10 +74,10 @@ def _train(
     throttle = terminal.Throttle(10.0)
 
     def report(progress: Progress) -> None:
+        tracked.log(progress)
         if throttle.ready() or progress.step == progress.steps:
             shown = ", ".join(f"{key} {value:.3g}" for key, value in progress.metrics.items())
             screen.print(f"step {progress.step}/{progress.steps}  {shown}")
-            tracked.log(progress)
 
     try:
         if options.workers > 1 or options.address:

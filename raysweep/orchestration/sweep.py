@@ -63,6 +63,10 @@ class Sweep:
             return missing
         return [trial for trial in missing if trial.row in self.space.BASELINES]
 
+    def unfinished(self) -> int:
+        """Return how many trials have neither a result nor a failure."""
+        return sum(str(trial) not in self.failures for trial in self.pending())
+
     @property
     def study(self) -> Path:
         """The database of a search."""
@@ -105,6 +109,9 @@ def run_sweep(title: str, space: SearchSpace, options: argparse.Namespace) -> in
             f"MLflow could not be reached ({problem}); nothing is lost: give the same command "
             "again when it can, and it sends what is missing"
         )
+    if sweep.unfinished():
+        console.print(f"stopped: {sweep.unfinished()} trials are left; the same command goes on")
+        return 130
     return 1 if sweep.failures else 0
 
 
@@ -170,7 +177,7 @@ def _execute(sweep: Sweep, screen: Console) -> tuple[Outcome, str | None]:
             failures=sweep.failures,
         )
         if not tracked:
-            status = "FAILED" if sweep.failures else "FINISHED"
+            status = "FAILED" if sweep.failures or sweep.unfinished() else "FINISHED"
             clerk.submit(tracker.close, files=outcome.files, status=status).result()
     return outcome, tracker.problem
 

@@ -18,6 +18,7 @@ from typing import Any
 from raysweep.config import to_dict
 from raysweep.data.dataset import DatasetInfo
 from raysweep.orchestration.mlflow_client import (
+    BATCH,
     attempt,
     connect,
     experiment_id,
@@ -26,8 +27,6 @@ from raysweep.orchestration.mlflow_client import (
 )
 from raysweep.orchestration.plan import Plan, Trial
 from raysweep.orchestration.stages import StageStore
-
-BATCH = 900  # MLflow takes at most 1000 metrics in one call
 
 
 class Tracker:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import mlflow
@@ -120,20 +120,18 @@ def test_mlflow_holds_parent_configurations_and_repeats(undisturbed):
     assert swept[0].data.tags["paper.cell"].startswith("ganorcon_appE[")
 
 
-@pytest.mark.parametrize("seconds", [9.0, 12.0])
-def test_killed_sweep_ends_with_the_same_table(undisturbed, tmp_path, seconds):
+@pytest.mark.parametrize("moment", ["rendering", r"\] 1/30", r"\] 17/30"])
+def test_killed_sweep_ends_with_the_same_table(undisturbed, tmp_path, moment):
     storage, _ = undisturbed
     killed = tmp_path / "runs"
     process = subprocess.Popen(
-        command(killed),
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment(),
-        start_new_session=True,
+        command(killed), stdout=subprocess.PIPE, text=True, env=environment(), bufsize=1
     )
-    time.sleep(seconds)
+    for line in process.stdout:
+        if re.search(moment, line):
+            break
     os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    assert process.wait() == -signal.SIGKILL, "ended before it could be killed"
     again = run(killed)
     assert again.returncode == 0, again.stderr
     expected = (sweep_directory(storage) / "table.csv").read_bytes()
