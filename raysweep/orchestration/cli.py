@@ -28,61 +28,9 @@ def parser(description: str, *, sweep: bool = False) -> argparse.ArgumentParser:
     flags = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    flags.add_argument(
-        "--preset", default="demo", help=f"{', '.join(PRESETS)} (default: %(default)s)"
-    )
-    flags.add_argument(
-        "--data",
-        metavar="PATH",
-        help="face or car (built in), a folder with images/ masks/ classes.json, or a Parquet "
-        "dataset (default: face)",
-    )
-    flags.add_argument(
-        "--storage",
-        default="runs/",
-        metavar="PATH_OR_URI",
-        help="where results live (default: %(default)s)",
-    )
-    flags.add_argument(
-        "--workers",
-        type=_positive,
-        default=1,
-        metavar="N",
-        help="processes per pretraining, one GPU each if there are any (default: %(default)s)",
-    )
-    flags.add_argument("--address", metavar="ADDR", help="Ray cluster to join, e.g. auto")
-    flags.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="assignments",
-        metavar="KEY=VALUE",
-        help="change one setting, e.g. --set data.shots=4 (repeatable)",
-    )
-    flags.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print what would be done and its cost; start nothing",
-    )
+    _add_shared(flags)
     if sweep:
-        flags.add_argument(
-            "--search",
-            choices=("grid", "optuna"),
-            default="grid",
-            help="all combinations, or a search guided by results (default: %(default)s)",
-        )
-        flags.add_argument(
-            "--num-samples",
-            type=_positive,
-            metavar="N",
-            help="configurations that --search optuna tries (default: all)",
-        )
-        flags.add_argument(
-            "--repeats",
-            type=_positive,
-            metavar="N",
-            help="repeats per cell (default: the preset's)",
-        )
+        _add_sweep(flags)
     return flags
 
 
@@ -133,6 +81,66 @@ def finish(job: Callable[[Sequence[str] | None], int]) -> None:
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
+
+
+def _add_shared(flags: argparse.ArgumentParser) -> None:
+    flags.add_argument(
+        "--preset", default="demo", help=f"{', '.join(PRESETS)} (default: %(default)s)"
+    )
+    flags.add_argument(
+        "--data",
+        metavar="PATH",
+        help="face or car (built in), a folder with images/ masks/ classes.json, or a Parquet "
+        "dataset (default: face)",
+    )
+    flags.add_argument(
+        "--storage",
+        default="runs/",
+        metavar="PATH_OR_URI",
+        help="where results live (default: %(default)s)",
+    )
+    flags.add_argument(
+        "--workers",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="processes per pretraining, one GPU each if there are any (default: %(default)s)",
+    )
+    flags.add_argument("--address", metavar="ADDR", help="Ray cluster to join, e.g. auto")
+    flags.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="assignments",
+        metavar="KEY=VALUE",
+        help="change one setting, e.g. --set data.shots=4 (repeatable)",
+    )
+    flags.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print what would be done and its cost; start nothing",
+    )
+
+
+def _add_sweep(flags: argparse.ArgumentParser) -> None:
+    flags.add_argument(
+        "--search",
+        choices=("grid", "optuna"),
+        default="grid",
+        help="all combinations, or a search guided by results (default: %(default)s)",
+    )
+    flags.add_argument(
+        "--num-samples",
+        type=_positive,
+        metavar="N",
+        help="configurations that --search optuna tries (default: all)",
+    )
+    flags.add_argument(
+        "--repeats",
+        type=_positive,
+        metavar="N",
+        help="repeats per cell (default: the preset's)",
+    )
 
 
 def _absolute(place: str | None) -> str | None:
