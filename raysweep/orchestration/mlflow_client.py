@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from raysweep.data.dataset import DatasetInfo
 from raysweep.orchestration.cost import git_revision
@@ -77,7 +78,18 @@ def experiment_id(client: Any, storage: Storage, title: str) -> str:
         return str(found.experiment_id)
     beside = storage.is_local and tracking_uri(storage).startswith("sqlite")
     root = f"file://{storage.path('mlflow-artifacts')}" if beside else None
-    return str(client.create_experiment(title, artifact_location=root))
+    tags = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens on its runs
+    return str(client.create_experiment(title, artifact_location=root, tags=tags))
+
+
+def comparison_link(experiment: str) -> str:
+    """Return the page of the local UI that compares configurations, best mIoU first."""
+    wanted = quote("tags.`raysweep.level` = 'configuration'", safe="")
+    order = quote("metrics.`best/miou`", safe="")
+    return (
+        f"http://localhost:5000/#/experiments/{experiment}/runs?searchFilter={wanted}"
+        f"&orderByKey={order}&orderByAsc=false&compareRunsMode=CHART"
+    )
 
 
 def lineage_tags(info: DatasetInfo) -> dict[str, str]:

@@ -102,12 +102,14 @@ def run_sweep(title: str, space: SearchSpace, options: argparse.Namespace) -> in
         preview(console, sweep.plan, sweep.store, info=sweep.info)
         return 0
     with terminal.quiet(sweep.directory / "log.txt") as screen:
-        outcome, problem = _execute(sweep, screen)
+        outcome, tracker = _execute(sweep, screen)
     show(console, outcome, ui=ui_command(sweep.store.storage), failures=sweep.failures)
-    if problem is not None:
+    if tracker.link is not None:
+        console.print(f"then open {tracker.link}", soft_wrap=True)
+    if tracker.problem is not None:
         console.print(
-            f"MLflow could not be reached ({problem}); nothing is lost: give the same command "
-            "again when it can, and it sends what is missing"
+            f"MLflow could not be reached ({tracker.problem}); nothing is lost: the "
+            "same command, given again when it can, sends what is missing"
         )
     if sweep.unfinished():
         console.print(f"stopped: {sweep.unfinished()} trials are left; the same command goes on")
@@ -157,7 +159,7 @@ def prepare(title: str, space: SearchSpace, options: argparse.Namespace) -> Swee
     )
 
 
-def _execute(sweep: Sweep, screen: Console) -> tuple[Outcome, str | None]:
+def _execute(sweep: Sweep, screen: Console) -> tuple[Outcome, Tracker]:
     """Run what is missing, write the outcome, bring MLflow up to date."""
     tracker = Tracker(sweep.name, sweep.plan, sweep.store, info=sweep.info, preset=sweep.preset)
     with ThreadPoolExecutor(max_workers=1) as clerk:  # MLflow must not hold up the trials
@@ -179,7 +181,7 @@ def _execute(sweep: Sweep, screen: Console) -> tuple[Outcome, str | None]:
         if not tracked:
             status = "FAILED" if sweep.failures or sweep.unfinished() else "FINISHED"
             clerk.submit(tracker.close, files=outcome.files, status=status).result()
-    return outcome, tracker.problem
+    return outcome, tracker
 
 
 def _run(

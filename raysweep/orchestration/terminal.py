@@ -15,7 +15,7 @@ from rich.console import Console
 
 def console() -> Console:
     """Return a console on standard output; 100 columns where there is no terminal."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    return Console(highlight=False, markup=False, soft_wrap=not sys.stdout.isatty())
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def quiet(log: Path) -> Iterator[Console]:
         warnings.simplefilter("default")
         try:
             is_terminal = os.isatty(kept[0])
-            yield Console(file=stream, highlight=False, soft_wrap=not is_terminal)
+            yield Console(file=stream, highlight=False, markup=False, soft_wrap=not is_terminal)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

@@ -20,6 +20,7 @@ from raysweep.data.dataset import DatasetInfo
 from raysweep.orchestration.mlflow_client import (
     BATCH,
     attempt,
+    comparison_link,
     connect,
     experiment_id,
     lineage_tags,
@@ -61,8 +62,18 @@ class Tracker:
 
     def is_up_to_date(self) -> bool:
         """Return whether all of this has been written, as far as the receipt tells."""
-        expected = {"sweep": self.plan.key, "uri": tracking_uri(self.store.storage)}
-        return self._receipt.exists() and json.loads(self._receipt.read_text()) == expected
+        if not self._receipt.exists():
+            return False
+        found = json.loads(self._receipt.read_text())
+        uri = tracking_uri(self.store.storage)
+        return bool((found["sweep"], found["uri"]) == (self.plan.key, uri))
+
+    @property
+    def link(self) -> str | None:
+        """The page that compares the configurations, once everything has been written."""
+        if not self.is_up_to_date():
+            return None
+        return comparison_link(json.loads(self._receipt.read_text())["experiment"])
 
     def open(self) -> None:
         """Connect, find the runs of an earlier call and start the parent run."""
@@ -229,7 +240,11 @@ class Tracker:
                 done = which == "sweep" or which.startswith("configuration")
                 self.client.set_terminated(run.info.run_id, status if done else "KILLED")
         if status == "FINISHED":
-            receipt = {"sweep": self.plan.key, "uri": tracking_uri(self.store.storage)}
+            receipt = {
+                "sweep": self.plan.key,
+                "uri": tracking_uri(self.store.storage),
+                "experiment": self.experiment,
+            }
             self._receipt.write_text(json.dumps(receipt))
 
     def _summarise(self, trials: list[Trial]) -> None:
