@@ -84,17 +84,17 @@ def table_of(plan: Plan, store: StageStore, *, title: str) -> Table:
             "row": trial.row,
             "column": trial.column,
             "repeat": trial.repeat,
-            "miou": store.record(trial.chain.evaluate)["metrics"]["miou"],
+            "mIoU": store.record(trial.chain.evaluate)["metrics"]["miou"],
         }
         for trial in plan.trials
         if store.done(trial.chain.evaluate)
     ]
-    frame = pd.DataFrame(rows, columns=["row", "column", "repeat", "miou"])
+    frame = pd.DataFrame(rows, columns=["row", "column", "repeat", "mIoU"])
     return pivot(
         frame.rename(columns={"row": ROW_AXIS, "column": COLUMN_AXIS}),
         rows=ROW_AXIS,
         columns=COLUMN_AXIS,
-        value="miou",
+        value="mIoU",
         title=title,
         row_order=plan.row_order,
         column_order=plan.column_order,
