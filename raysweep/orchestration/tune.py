@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import math
 import os
 import shutil
 import statistics
@@ -39,6 +40,8 @@ from raysweep.presets import DataConfig, Experiment
 REPORT_SECONDS = 2.0
 INDICES = "indices"
 STUDY = "sweep"
+NEWS = {"miou": math.nan}
+"""A searcher looks for its metric in every report, also in those on the way."""
 
 
 @dataclass(frozen=True)
@@ -106,12 +109,8 @@ def run_search(
     for index, trial in enumerate(trials):
         lookup[_signature(trial.axes, axes)].append(index)
 
-    def space(suggest: optuna.Trial) -> None:
-        for axis, values in axes.items():
-            suggest.suggest_categorical(axis, list(values))
-
     search = OptunaSearch(
-        space,
+        functools.partial(_suggest, axes),
         metric="miou",
         mode="max",
         seed=finished,  # another one, or a resumed search would repeat its first draws
@@ -127,6 +126,11 @@ def run_search(
         lookup=dict(lookup),
         axes=tuple(axes),
     )
+
+
+def _suggest(axes: Mapping[str, Sequence[Any]], trial: optuna.Trial) -> None:
+    for axis, values in axes.items():
+        trial.suggest_categorical(axis, list(values))
 
 
 def searched(study: Path) -> int:
@@ -239,7 +243,7 @@ def _compute(
 
     def report(progress: Progress) -> None:
         if throttle.ready():
-            tune.report({"index": index, "progress": vars(progress)})
+            tune.report(NEWS | {"index": index, "progress": vars(progress)})
 
     try:
         experiment = from_dict(Experiment, experiment_data)
@@ -248,9 +252,9 @@ def _compute(
         record = compute(experiment, Run(store, dataset, device, report))
     except Exception as error:  # reported with its traceback; the other trials go on
         message = f"{type(error).__name__}: {error}\n\n{traceback.format_exc()}"
-        tune.report({"index": index, "failure": message})
+        tune.report(NEWS | {"index": index, "failure": message})
         return None
-    tune.report({"index": index, "finished": True})
+    tune.report(NEWS | {"index": index, "finished": True})
     return float(record["metrics"]["miou"])
 
 

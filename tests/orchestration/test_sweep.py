@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -154,6 +155,24 @@ def test_failed_trials_do_not_end_the_sweep(undisturbed, tmp_path):
     logs = list(tmp_path.glob("runs/resolution-*/logs/*.txt"))
     assert logs
     assert "pretrain: loss is" in logs[0].read_text()
+
+
+def test_search_tries_as_many_configurations_as_asked_and_is_taken_up_again(undisturbed, tmp_path):
+    storage, _ = undisturbed
+    shutil.copytree(storage / "stages", tmp_path / "runs" / "stages")  # known results: quick
+    shutil.copytree(storage / "data", tmp_path / "runs" / "data")
+    missing = sorted((tmp_path / "runs" / "stages" / "evaluate").iterdir())
+    for place in missing:
+        shutil.rmtree(place)
+    flags = ["--search", "optuna", "--num-samples", "3"]
+    first = run(tmp_path / "runs", *flags)
+    assert first.returncode == 0, first.stdout + first.stderr
+    table = first.stdout.split("mIoU on the test split")[1]
+    assert table.count("(2)") in range(6 + 1, 6 + 3 + 1), "baselines and up to three configurations"
+    again = run(tmp_path / "runs", *flags)
+    assert again.returncode == 0
+    assert again.stdout.split("mIoU on")[1] == first.stdout.split("mIoU on")[1]
+    assert "trials to run" not in again.stdout
 
 
 def test_stage_records_state_lineage(undisturbed):
