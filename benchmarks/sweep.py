@@ -66,7 +66,7 @@ def _timed(cells: list[Trial], plan: Plan, storage: Storage, *, apart: bool = Fa
         raise RuntimeError(f"{trial}: {message}")
 
     store = StageStore(storage)
-    ordered = in_order(cells, Clock(plan.trials, store), store)
+    ordered = in_order(cells, Clock(plan.trials, store, scored=150), store)
     listener = Listener(progress=lambda *_: None, finished=lambda _: None, failed=fail)
     start = time.monotonic()
     run_trials(ordered, storage=storage, listener=listener, apart=apart)

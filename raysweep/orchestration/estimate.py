@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from raysweep.data.records import DatasetInfo
 from raysweep.fewshot.projector import candidate_steps
 from raysweep.nets.projectors import ProjectorConfig, build_projector
 from raysweep.nets.resnet import TrunkConfig, build_trunk
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from raysweep.orchestration.plan import Trial
     from raysweep.orchestration.stages import StageStore
 
-GFLOP_PER_SECOND = 20.0
-SECONDS_PER_IMAGE = {"pretrain": 3e-4, "fit": 1e-3, "evaluate": 1e-3}
+GFLOP_PER_SECOND = {"pretrain": 88.0, "fit": 50.0, "evaluate": 50.0}
+SECONDS_PER_IMAGE = {"pretrain": 3.5e-4, "fit": 5e-4, "evaluate": 1e-3}
 PROCESS_GIB = 0.8
 NAMES = ("pretrain", "fit", "evaluate")
 
@@ -39,11 +40,13 @@ class Work:
 
     def seconds(self, name: str, *, threads: int = 1) -> float:
         """Return the time on CPU cores of the kind that the constants were measured on."""
-        return (self.gflop / GFLOP_PER_SECOND + self.images * SECONDS_PER_IMAGE[name]) / threads
+        return (
+            self.gflop / GFLOP_PER_SECOND[name] + self.images * SECONDS_PER_IMAGE[name]
+        ) / threads
 
 
-def work_of(experiment: Experiment) -> dict[str, Work]:
-    """Return the work of each stage of an experiment."""
+def work_of(experiment: Experiment, *, scored: int) -> dict[str, Work]:
+    """Return the work of each stage of an experiment that scores so many images."""
     represent, fit = experiment.pretrain, experiment.fit
     learnt = represent.steps * represent.batch if represent.learnt else 0
     trunk = _trunk_gflop(represent.trunk, represent.resolution, 2) if represent.learnt else 0.0
@@ -54,8 +57,7 @@ def work_of(experiment: Experiment) -> dict[str, Work]:
         features = _trunk_gflop(represent.trunk, fit.resolution, 1)
     projector = _projector_gflop(fit.projector, channels, fit.resolution)
     seen = fit.steps * fit.batch
-    builtin = experiment.data.builtin
-    scored = len(candidate_steps(fit)) * (builtin.val + builtin.test)
+    scored *= len(candidate_steps(fit))
     return {
         # the query forward and backward, and the key forward
         "pretrain": Work(4 * trunk * learnt, learnt),
@@ -67,12 +69,32 @@ def work_of(experiment: Experiment) -> dict[str, Work]:
 class Clock:
     """Estimates seconds per stage, corrected by what finished stages of the store took."""
 
-    def __init__(self, trials: Iterable[Trial], store: StageStore) -> None:
-        self.correction = {name: _correction(name, list(trials), store) for name in NAMES}
+    def __init__(self, trials: Iterable[Trial], store: StageStore, *, scored: int) -> None:
+        self.scored = scored
+        every = list(trials)
+        self.correction = {name: self._correction(name, every, store) for name in NAMES}
 
     def seconds(self, trial: Trial, name: str) -> float:
         """Return the estimated seconds of one stage of a trial on one worker."""
-        return work_of(trial.experiment)[name].seconds(name) * self.correction[name]
+        return self._expected(trial, name) * self.correction[name]
+
+    def _expected(self, trial: Trial, name: str) -> float:
+        return work_of(trial.experiment, scored=self.scored)[name].seconds(name)
+
+    def _correction(self, name: str, trials: list[Trial], store: StageStore) -> float:
+        taken, expected = 0.0, 0.0
+        stages = {getattr(trial.chain, name).key: trial for trial in trials}
+        for trial in stages.values():
+            stage = getattr(trial.chain, name)
+            if store.done(stage):
+                taken += store.record(stage)["cost"]["seconds"]
+                expected += self._expected(trial, name)
+        return taken / expected if expected > 1.0 else 1.0
+
+
+def scored_images(info: DatasetInfo) -> int:
+    """Return the number of images that an evaluation runs over."""
+    return info.counts["val"] + info.counts["test"]
 
 
 def peak_gib(experiment: Experiment, images: int) -> float:
@@ -87,17 +109,6 @@ def disk_gib(experiment: Experiment) -> float:
     weights = sum(parameter.numel() for parameter in trunk.parameters()) * 4
     queue = experiment.pretrain.moco.queue * experiment.pretrain.moco.dim * 4
     return (5 * weights + queue) / 2**30
-
-
-def _correction(name: str, trials: list[Trial], store: StageStore) -> float:
-    taken, expected = 0.0, 0.0
-    stages = {getattr(trial.chain, name).key: trial for trial in trials}
-    for trial in stages.values():
-        stage = getattr(trial.chain, name)
-        if store.done(stage):
-            taken += store.record(stage)["cost"]["seconds"]
-            expected += work_of(trial.experiment)[name].seconds(name)
-    return taken / expected if expected > 1.0 else 1.0
 
 
 @functools.cache

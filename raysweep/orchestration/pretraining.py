@@ -133,7 +133,9 @@ def _train_here(
 def _preview(console: Console, experiment: Experiment, stage: Stage, store: StageStore) -> None:
     state = "done" if store.done(stage) else "to resume" if store.started(stage) else "to run"
     config = experiment.pretrain
-    seconds = 0.0 if state == "done" else work_of(experiment)["pretrain"].seconds("pretrain")
+    seconds = (
+        0.0 if state == "done" else work_of(experiment, scored=0)["pretrain"].seconds("pretrain")
+    )
     console.print(f"{stage}: {state}")
     console.print(f"{config.method}, {config.steps} steps of {config.batch} images")
     console.print(f"time: about {terminal.clock(seconds)} of one core")

@@ -19,7 +19,7 @@ from raysweep.config import ConfigError, digest
 from raysweep.data.dataset import DatasetInfo
 from raysweep.orchestration import terminal
 from raysweep.orchestration.cli import checked, experiment_from
-from raysweep.orchestration.estimate import Clock
+from raysweep.orchestration.estimate import Clock, scored_images
 from raysweep.orchestration.mlflow_client import ui_command
 from raysweep.orchestration.monitor import Monitor
 from raysweep.orchestration.outcome import Outcome, log_name, show, write_outcome
@@ -188,7 +188,7 @@ def _run(
     sweep: Sweep, pending: list[Trial], screen: Console, *, tracker: Tracker, clerk: Executor
 ) -> None:
     """Start Ray, prepare the data, run the missing trials."""
-    clock = Clock(sweep.plan.trials, sweep.store)
+    clock = Clock(sweep.plan.trials, sweep.store, scored=scored_images(sweep.info))
     storage = sweep.store.storage
     screen.print(
         f"{sweep.name}: {len(pending)} of {len(sweep.plan.trials)} trials to run; "

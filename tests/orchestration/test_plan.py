@@ -60,7 +60,7 @@ def test_cells_are_matched_with_the_papers_by_rank():
 
 def test_leaders_first_then_independent_trials_then_followers(store):
     plan = plan_of("demo")
-    ordered = in_order(list(plan.trials), Clock(plan.trials, store), store)
+    ordered = in_order(list(plan.trials), Clock(plan.trials, store, scored=150), store)
     assert sorted(map(str, ordered)) == sorted(map(str, plan.trials))
     assert [trial.row for trial in ordered[:3]] == ["48 px", "32 px", "16 px"]
     baselines = len(resolution.BASELINES) * 9
