@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,14 @@ BATCH = 900  # MLflow takes at most 1000 metrics in one call
 
 
 def attempt(action: Callable[[], object]) -> str | None:
-    """Run an action against MLflow; return the first line of what went wrong, if anything did."""
+    """Run an action against MLflow; return in short what went wrong, if anything did."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         action()
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        return str(error).splitlines()[0]
+        return textwrap.shorten(str(error), width=120)
     return None
 
 
