@@ -62,7 +62,8 @@ def test_leaders_first_then_independent_trials_then_followers(store):
     plan = plan_of("demo")
     ordered = in_order(list(plan.trials), Clock(plan.trials, store, scored=150), store)
     assert sorted(map(str, ordered)) == sorted(map(str, plan.trials))
-    assert [trial.row for trial in ordered[:3]] == ["48 px", "32 px", "16 px"]
+    longest_first = sorted(plan.axes[resolution.ROWS], reverse=True)
+    assert [trial.row for trial in ordered[:3]] == [f"{px} px" for px in longest_first]
     baselines = len(resolution.BASELINES) * 9
     assert {trial.row for trial in ordered[3 : 3 + baselines]} == set(resolution.BASELINES)
 
