@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             resolution, base, preset=options.preset, repeats=1, fingerprint=info.fingerprint
         )
         cells = [trial for trial in plan.trials if trial.row not in resolution.BASELINES]
-        with terminal.quiet(Path("benchmark-sweep.log")) as screen:
+        with terminal.quiet(Path(folder) / "log.txt") as screen:
             start_ray(options.address)
             materialise_in_parallel(base.data, storage, screen)
             slots = concurrency()
