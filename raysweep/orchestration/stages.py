@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -109,8 +108,10 @@ class Workspace:
         return state
 
     def commit(self, metrics: Mapping[str, Any]) -> None:
-        """Publish the files written into :attr:`path` together with ``stage.json``."""
-        (self.path / CHECKPOINT).unlink(missing_ok=True)
+        """Publish the files written into :attr:`path` together with ``stage.json``.
+
+        The checkpoint goes last: a kill before the publication still finds it.
+        """
         record = {
             "name": self.stage.name,
             "key": self.stage.key,
@@ -124,17 +125,19 @@ class Workspace:
         text = json.dumps(record, indent=1, sort_keys=True)
         write_atomically(self.path / "stage.json", text.encode())
         write_atomically(self.path / DONE, b"")
+        for leftover in self.path.glob("*.tmp"):  # of a write that a kill cut short
+            leftover.unlink()
         if self.storage.is_local:
             final = Path(self.storage.path(*self.stage.place))
             final.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(self.path, final)  # noqa: PTH104 - atomic publication is the point
+            self.path.rename(final)
+            (final / CHECKPOINT).unlink(missing_ok=True)
             return
-        files = sorted(self.path.iterdir(), key=lambda file: file.name == DONE)
-        for file in files:  # DONE is last
+        files = [file for file in self.path.iterdir() if file.name != CHECKPOINT]
+        for file in sorted(files, key=lambda file: file.name == DONE):  # DONE is last
             self.storage.upload(file, *self.stage.place, file.name)
         shutil.rmtree(self.path)
-        if self.storage.exists(*self.names):
-            self.storage.fs.delete_dir(self.storage.path(*self.names))
+        self.storage.delete(*self.names)
 
 
 class StageStore:
@@ -179,7 +182,9 @@ class StageStore:
         return record
 
     @contextmanager
-    def claim(self, stage: Stage, *, waiting: Any = None) -> Iterator[Workspace | None]:
+    def claim(
+        self, stage: Stage, *, waiting: Callable[[], None] | None = None
+    ) -> Iterator[Workspace | None]:
         """Enter alone: yield a workspace, or None when the stage is (or became) finished.
 
         Args:

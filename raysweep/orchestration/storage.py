@@ -37,6 +37,15 @@ class Storage:
         """Return the filesystem's own path of a name below the root."""
         return "/".join((self.root.rstrip("/"), *names))
 
+    def address(self, *names: str) -> str:
+        """Return what Ray takes as a storage path: a path if local, else a URI."""
+        return self.path(*names) if self.is_local else "/".join((self.uri.rstrip("/"), *names))
+
+    def delete(self, *names: str) -> None:
+        """Delete a directory, if it is there."""
+        if self.exists(*names):
+            self.fs.delete_dir(self.path(*names))
+
     def local(self, *names: str) -> Path:
         """Return where a name lives on this machine: in place, or in a scratch mirror."""
         if self.is_local:

@@ -236,6 +236,7 @@ def _search(sweep: Sweep, ordered: list[Trial], listener: Listener) -> None:
         listener=listener,
         samples=sweep.samples,
         axes=sweep.plan.axes,
+        metric=sweep.space.METRIC,
         study=sweep.study,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -40,6 +41,7 @@ def pretrain_on_workers(
         kind = "GPUs" if use_gpu else "cores"
         raise ConfigError(f"--workers {workers}: the cluster has {available} {kind}; ask for fewer")
     store = StageStore(storage)
+    scratch = ("work", f"train-{uuid.uuid4().hex[:8]}")  # the stage's checkpoint is what resumes
     with store.claim(stage) as workspace, _Board(report) as board:
         if workspace is None:
             return
@@ -60,14 +62,15 @@ def pretrain_on_workers(
                 num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": 1}
             ),
             run_config=ray.train.RunConfig(
-                name=f"train-{stage.key}",
-                storage_path=storage.path("work", "train")
-                if storage.is_local
-                else f"{storage.uri}/work/train",
+                name="pretrain",
+                storage_path=storage.address(*scratch),
                 failure_config=FailureConfig(max_failures=2, controller_failure_limit=1),
             ),
         )
-        trainer.fit()
+        try:
+            trainer.fit()
+        finally:
+            storage.delete(*scratch)
 
 
 class _RankCheckpoints:

@@ -7,15 +7,14 @@ moment and is deleted at the end.
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import math
 import os
-import shutil
 import statistics
 import traceback
+import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,8 +39,7 @@ from raysweep.presets import DataConfig, Experiment
 REPORT_SECONDS = 2.0
 INDICES = "indices"
 STUDY = "sweep"
-NEWS = {"miou": math.nan}
-"""A searcher looks for its metric in every report, also in those on the way."""
+SCORE = "score"
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def run_trials(
         apart: give every trial a store of its own; only to measure what sharing buys.
     """
     every = tune.grid_search([[index] for index in range(len(trials))])
-    _fit(trials, storage, listener, apart=apart, param_space={INDICES: every})
+    _tune(trials, storage, listener, apart=apart, param_space={INDICES: every})
 
 
 def run_search(
@@ -90,9 +88,10 @@ def run_search(
     listener: Listener,
     samples: int,
     axes: Mapping[str, Sequence[Any]],
+    metric: tuple[str, str],
     study: Path,
 ) -> None:
-    """Let Optuna choose configurations by the mean mIoU of their repeats.
+    """Let Optuna choose configurations by the mean score of their repeats.
 
     Args:
         trials: all repeats of all configurations.
@@ -100,37 +99,35 @@ def run_search(
         listener: hears of progress and ends.
         samples: configurations to try, those of an earlier call that was killed included.
         axes: dotted setting to its values.
+        metric: name of a score of the evaluation, and ``max`` or ``min``.
         study: database of the search; it survives a kill.
     """
     finished = searched(study)
     if finished >= samples:
         return
-    lookup: dict[str, list[int]] = defaultdict(list)
+    cells: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     for index, trial in enumerate(trials):
-        lookup[_signature(trial.axes, axes)].append(index)
-
+        cells[tuple(trial.axes[axis] for axis in axes)].append(index)
     search = OptunaSearch(
-        functools.partial(_suggest, axes),
-        metric="miou",
-        mode="max",
+        functools.partial(_suggest, axes, cells),
+        metric=SCORE,
+        mode=metric[1],
         seed=finished,  # another one, or a resumed search would repeat its first draws
         storage=optuna.storages.RDBStorage(f"sqlite:///{study}"),
         study_name=STUDY,
     )
-    _fit(
-        trials,
-        storage,
-        listener,
-        search=search,
-        samples=samples - finished,
-        lookup=dict(lookup),
-        axes=tuple(axes),
-    )
+    left = samples - finished
+    _tune(trials, storage, listener, search=search, samples=left, metric=metric[0])
 
 
-def _suggest(axes: Mapping[str, Sequence[Any]], trial: optuna.Trial) -> None:
-    for axis, values in axes.items():
-        trial.suggest_categorical(axis, list(values))
+def _suggest(
+    axes: Mapping[str, Sequence[Any]],
+    cells: Mapping[tuple[Any, ...], list[int]],
+    trial: optuna.Trial,
+) -> dict[str, Any]:
+    """Let Optuna choose a value per axis; return the repeats that have these values."""
+    chosen = [trial.suggest_categorical(axis, list(values)) for axis, values in axes.items()]
+    return {INDICES: cells[tuple(chosen)]}
 
 
 def searched(study: Path) -> int:
@@ -141,7 +138,7 @@ def searched(study: Path) -> int:
     return len(known.get_trials(states=[optuna.trial.TrialState.COMPLETE]))
 
 
-def _fit(
+def _tune(
     trials: list[Trial],
     storage: Storage,
     listener: Listener,
@@ -149,19 +146,17 @@ def _fit(
     param_space: dict[str, Any] | None = None,
     search: OptunaSearch | None = None,
     samples: int = 1,
+    metric: str = "miou",
     apart: bool = False,
-    lookup: dict[str, list[int]] | None = None,
-    axes: tuple[str, ...] = (),
 ) -> None:
     slots = {"cpu": 1.0} | ({"gpu": 1.0} if ray.cluster_resources().get("GPU") else {})
-    scratch = storage.path("work", "tune") if storage.is_local else f"{storage.uri}/work/tune"
+    scratch = ("work", f"tune-{uuid.uuid4().hex[:8]}")  # another sweep may use the same storage
     trainable = tune.with_parameters(
         _trial,
         experiments=[to_dict(trial.experiment) for trial in trials],
         storage_uri=storage.uri,
+        metric=metric,
         apart=apart,
-        lookup=lookup or {},
-        axes=axes,
     )
     tuner = tune.Tuner(
         tune.with_resources(trainable, slots),
@@ -176,15 +171,16 @@ def _fit(
         ),
         run_config=tune.RunConfig(
             name="trials",
-            storage_path=scratch,
+            storage_path=storage.address(*scratch),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=2),
             callbacks=[_News(trials, listener)],
         ),
     )
-    tuner.fit()
-    if storage.is_local:
-        shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        tuner.fit()
+    finally:
+        storage.delete(*scratch)
 
 
 def concurrency() -> int:
@@ -219,48 +215,45 @@ def _trial(
     *,
     experiments: list[dict[str, Any]],
     storage_uri: str,
+    metric: str,
     apart: bool,
-    lookup: dict[str, list[int]],
-    axes: tuple[str, ...],
 ) -> None:
     """The Tune function: one repeat of a grid's cell, or all repeats that a search asks for."""
-    indices = config[INDICES] if INDICES in config else lookup[_signature(config, axes)]
     scores = []
-    for index in indices:
+    for index in config[INDICES]:
         place = f"{storage_uri}/apart-{index}" if apart else storage_uri
-        score = _compute(index, experiments[index], place=place, storage_uri=storage_uri)
-        if score is not None:
-            scores.append(score)
-    if scores and INDICES not in config:
-        tune.report({"miou": statistics.fmean(scores)})
+        found = _compute(index, experiments[index], place=place, storage_uri=storage_uri)
+        if found is not None:
+            scores.append(float(found[metric]))
+    if scores:
+        tune.report({SCORE: statistics.fmean(scores)})
 
 
 def _compute(
     index: int, experiment_data: dict[str, Any], *, place: str, storage_uri: str
-) -> float | None:
-    """Compute one experiment; an exception becomes a ``failure`` report and no score."""
-    device, throttle = device_here(), Throttle(REPORT_SECONDS)
+) -> dict[str, Any] | None:
+    """Compute one experiment; return its scores, None after an exception, which is reported."""
+    throttle = Throttle(REPORT_SECONDS)
+
+    def news(**what: Any) -> None:
+        # a searcher looks for its score in every report, also in those on the way
+        tune.report({SCORE: math.nan, "index": index, **what})
 
     def report(progress: Progress) -> None:
         if throttle.ready():
-            tune.report(NEWS | {"index": index, "progress": vars(progress)})
+            news(progress=vars(progress))
 
     try:
         experiment = from_dict(Experiment, experiment_data)
         dataset = opened(experiment.data, storage_uri)
         store = StageStore(Storage(place))
-        record = compute(experiment, Run(store, dataset, device, report))
+        record = compute(experiment, Run(store, dataset, device_here(), report))
     except Exception as error:  # reported with its traceback; the other trials go on
-        message = f"{type(error).__name__}: {error}\n\n{traceback.format_exc()}"
-        tune.report(NEWS | {"index": index, "failure": message})
+        news(failure=f"{type(error).__name__}: {error}\n\n{traceback.format_exc()}")
         return None
-    tune.report(NEWS | {"index": index, "finished": True})
-    return float(record["metrics"]["miou"])
-
-
-def _signature(config: Mapping[str, Any], axes: Iterable[str]) -> str:
-    """Return a text that tells configurations apart."""
-    return json.dumps([config[axis] for axis in axes])
+    news(finished=True)
+    scores: dict[str, Any] = record["metrics"]
+    return scores
 
 
 class _News(tune.Callback):
@@ -290,5 +283,5 @@ class _News(tune.Callback):
                 self.listener.finished(which)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        for index in trial.config.get(INDICES, ()):
+        for index in trial.config[INDICES]:
             self.listener.failed(self.trials[index], f"the worker died\n\n{trial.get_error()}")
