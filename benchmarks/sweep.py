@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     base = cli.experiment_from(options)
     with tempfile.TemporaryDirectory() as folder:
         storage = Storage(folder)
-        info = cli.checked(base, storage)
+        info = cli.checked(base)
         plan = make_plan(
             resolution, base, preset=options.preset, repeats=1, fingerprint=info.fingerprint
         )
@@ -66,7 +66,7 @@ def _timed(cells: list[Trial], plan: Plan, storage: Storage, *, apart: bool = Fa
         raise RuntimeError(f"{trial}: {message}")
 
     store = StageStore(storage)
-    ordered = in_order(cells, Clock(plan.trials, store, scored=150), store)
+    ordered = in_order(cells, Clock(plan.trials, store, {"val": 50, "test": 100}), store)
     listener = Listener(progress=lambda *_: None, finished=lambda _: None, failed=fail)
     start = time.monotonic()
     run_trials(ordered, storage=storage, listener=listener, apart=apart)

@@ -1,13 +1,13 @@
 """Which checkpoint is chosen, and on which images it is scored.
 
-Protocols are pure functions on confusion matrices: every candidate checkpoint is run once over the
-images, and what a protocol decides can be recomputed from the counts.
+Protocols are functions on confusion matrices: a candidate checkpoint is run at most once over a
+split, and what a protocol decides can be recomputed from the counts.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,16 +33,17 @@ class Result:
     spread: float | None = None
 
 
-def held_out(val: torch.Tensor, test: torch.Tensor, *, absent: Absent) -> Result:
+def held_out(val: torch.Tensor, test: Callable[[int], torch.Tensor], *, absent: Absent) -> Result:
     """Choose the candidate with the best validation mIoU and score it on the test split.
 
     Args:
         val: ``(candidates, classes, classes)`` counts summed over the validation images.
-        test: the same over the test images.
+        test: index of a candidate to its ``(classes, classes)`` counts over the test images; asked
+            for the chosen candidate only.
         absent: see :func:`raysweep.evaluate.metrics.scores`.
     """
     chosen = _best(val, absent=absent)
-    return Result(scores(test[chosen], absent=absent), (chosen,))
+    return Result(scores(test(chosen), absent=absent), (chosen,))
 
 
 def five_folds(confusions: torch.Tensor, names: Sequence[str], *, absent: Absent) -> Result:

@@ -64,10 +64,15 @@ class FitConfig(Config):
     seed: int = 0
 
     @model_validator(mode="after")
-    def _checkpoints_fit(self) -> FitConfig:
+    def _fields_agree(self) -> FitConfig:
         if self.checkpoints > self.steps:
             raise ConfigError(
                 f"checkpoints = {self.checkpoints}: at most one per step, steps = {self.steps}"
+            )
+        if self.resolution < self.projector.minimum_px:
+            raise ConfigError(
+                f"resolution = {self.resolution}: projector {self.projector.kind!r} pools down to "
+                f"one pixel and needs {self.projector.minimum_px} px or more"
             )
         return self
 

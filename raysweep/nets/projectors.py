@@ -57,6 +57,11 @@ class ProjectorConfig(Config):
         """Channels of the hidden layers."""
         return PAPER_WIDTHS[self.kind] if self.widths is None else self.widths
 
+    @property
+    def minimum_px(self) -> int:
+        """Smallest side of the output: that which can be halved as often as the model pools."""
+        return 1 if self.kind == "mlp" else 2 ** (DOWN[self.kind] - 1)
+
 
 class Standardise(nn.Module):
     """Batch norm without scale and shift, level by level; the identity if switched off."""
@@ -148,16 +153,7 @@ class ConvProjector(nn.Module):
         _initialise(self)
 
     def forward(self, levels: Sequence[torch.Tensor], px: int) -> torch.Tensor:
-        """Map levels ``(batch, channel_l, height_l, width_l)`` to ``(batch, classes, px, px)``.
-
-        Raises:
-            ValueError: ``px`` is too small to be pooled as often as the model does.
-        """
-        if px < 2 ** len(self.down):
-            raise ValueError(
-                f"fit.resolution = {px}: this projector pools {len(self.down)} times and needs "
-                f"{2 ** len(self.down)} px or more"
-            )
+        """Map levels ``(batch, channel_l, height_l, width_l)`` to ``(batch, classes, px, px)``."""
         x = F.relu(self.norm(self.first(self.standardise(levels), (px, px))))
         skips = []
         for block in self.down:

@@ -14,8 +14,9 @@ from pathlib import Path
 from raysweep.config import ConfigError, override, parse_assignments
 from raysweep.data.dataset import DatasetInfo, describe
 from raysweep.data.render import DOMAINS
-from raysweep.orchestration.storage import Storage
+from raysweep.evaluate.protocols import FOLDS
 from raysweep.presets import PRESETS, Experiment
+from raysweep.represent.weights import load_trunk
 
 
 def parser(description: str, *, sweep: bool = False) -> argparse.ArgumentParser:
@@ -41,7 +42,7 @@ def experiment_from(options: argparse.Namespace) -> Experiment:
         ConfigError: preset, setting or value is not one that exists.
     """
     if options.preset not in PRESETS:
-        raise ValueError(f"--preset {options.preset!r}: allowed are {', '.join(PRESETS)}")
+        raise ConfigError(f"--preset {options.preset!r}: allowed are {', '.join(PRESETS)}")
     experiment = PRESETS[options.preset]()
     changes = parse_assignments(experiment, options.assignments)
     if options.data is not None:
@@ -52,30 +53,48 @@ def experiment_from(options: argparse.Namespace) -> Experiment:
     return override(experiment, changes)
 
 
-def checked(experiment: Experiment, storage: Storage) -> DatasetInfo:
-    """Check an experiment against its dataset; return what the dataset is.
+def checked(experiment: Experiment) -> DatasetInfo:
+    """Check an experiment against its dataset and its files; return what the dataset is.
 
     Raises:
-        ValueError: the data cannot be read, or there are fewer labelled images than shots.
+        ConfigError: the data or the weights cannot be read, or there are too few labelled images.
     """
-    data = experiment.data
+    data, represent = experiment.data, experiment.pretrain
     info = describe(data.source, builtin=data.builtin)
+    if represent.method == "weights":
+        load_trunk(Path(str(represent.weights)), represent.trunk)
     available = info.counts["train"]
     if data.shots > available:
         raise ConfigError(
             f"data.shots = {data.shots}: only {available} labelled training images in {info.name}; "
             f"use --set data.shots={max(available, 1)} or label more"
         )
-    if not info.classes or not info.counts["test"]:
-        raise ConfigError(f"{info.name} has no labelled test image; nothing could be scored")
+    _check_scored(experiment, info)
     return info
+
+
+def _check_scored(experiment: Experiment, info: DatasetInfo) -> None:
+    """Check that the protocol finds the labelled images that it needs."""
+    protocol, counts = experiment.evaluate.protocol, info.counts
+    if not info.classes or not counts["test"]:
+        raise ConfigError(f"{info.name} has no labelled test image; nothing could be scored")
+    if protocol == "held_out" and not counts["val"]:
+        raise ConfigError(
+            f"evaluate.protocol = 'held_out': {info.name} has no labelled validation image; add "
+            "some, or use --set evaluate.protocol=five_folds"
+        )
+    if protocol == "five_folds" and counts["test"] < FOLDS:
+        raise ConfigError(
+            f"evaluate.protocol = 'five_folds': needs {FOLDS} or more test images, {info.name} has "
+            f"{counts['test']}; add some, or use --set evaluate.protocol=held_out"
+        )
 
 
 def finish(job: Callable[[Sequence[str] | None], int]) -> None:
     """Run a job and exit with its code; bad input ends with one message and code 2."""
     try:
         sys.exit(job(None))
-    except ValueError as error:
+    except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -8,14 +8,14 @@ of a small cloud CPU; where the same store holds finished stages, what they took
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from raysweep.data.records import DatasetInfo
+from raysweep.data.records import Split
 from raysweep.fewshot.projector import candidate_steps
 from raysweep.nets.projectors import ProjectorConfig, build_projector
 from raysweep.nets.resnet import TrunkConfig, build_trunk
@@ -38,15 +38,13 @@ class Work:
     gflop: float
     images: int
 
-    def seconds(self, name: str, *, threads: int = 1) -> float:
-        """Return the time on CPU cores of the kind that the constants were measured on."""
-        return (
-            self.gflop / GFLOP_PER_SECOND[name] + self.images * SECONDS_PER_IMAGE[name]
-        ) / threads
+    def seconds(self, name: str) -> float:
+        """Return the time on a core of the kind that the constants were measured on."""
+        return self.gflop / GFLOP_PER_SECOND[name] + self.images * SECONDS_PER_IMAGE[name]
 
 
-def work_of(experiment: Experiment, *, scored: int) -> dict[str, Work]:
-    """Return the work of each stage of an experiment that scores so many images."""
+def work_of(experiment: Experiment, counts: Mapping[Split, int]) -> dict[str, Work]:
+    """Return the work of each stage of an experiment on a dataset with that many images."""
     represent, fit = experiment.pretrain, experiment.fit
     learnt = represent.steps * represent.batch if represent.learnt else 0
     trunk = _trunk_gflop(represent.trunk, represent.resolution, 2) if represent.learnt else 0.0
@@ -57,7 +55,7 @@ def work_of(experiment: Experiment, *, scored: int) -> dict[str, Work]:
         features = _trunk_gflop(represent.trunk, fit.resolution, 1)
     projector = _projector_gflop(fit.projector, channels, fit.resolution)
     seen = fit.steps * fit.batch
-    scored *= len(candidate_steps(fit))
+    scored = scored_images(experiment, counts)
     return {
         # the query forward and backward, and the key forward
         "pretrain": Work(4 * trunk * learnt, learnt),
@@ -69,8 +67,10 @@ def work_of(experiment: Experiment, *, scored: int) -> dict[str, Work]:
 class Clock:
     """Estimates seconds per stage, corrected by what finished stages of the store took."""
 
-    def __init__(self, trials: Iterable[Trial], store: StageStore, *, scored: int) -> None:
-        self.scored = scored
+    def __init__(
+        self, trials: Iterable[Trial], store: StageStore, counts: Mapping[Split, int]
+    ) -> None:
+        self.counts = counts
         every = list(trials)
         self.correction = {name: self._correction(name, every, store) for name in NAMES}
 
@@ -79,7 +79,7 @@ class Clock:
         return self._expected(trial, name) * self.correction[name]
 
     def _expected(self, trial: Trial, name: str) -> float:
-        return work_of(trial.experiment, scored=self.scored)[name].seconds(name)
+        return work_of(trial.experiment, self.counts)[name].seconds(name)
 
     def _correction(self, name: str, trials: list[Trial], store: StageStore) -> float:
         taken, expected = 0.0, 0.0
@@ -92,9 +92,12 @@ class Clock:
         return taken / expected if expected > 1.0 else 1.0
 
 
-def scored_images(info: DatasetInfo) -> int:
-    """Return the number of images that an evaluation runs over."""
-    return info.counts["val"] + info.counts["test"]
+def scored_images(experiment: Experiment, counts: Mapping[Split, int]) -> int:
+    """Return how many images an evaluation labels, all candidates together."""
+    candidates = len(candidate_steps(experiment.fit))
+    if experiment.evaluate.protocol == "five_folds":
+        return candidates * counts["test"]
+    return candidates * counts["val"] + counts["test"]
 
 
 def peak_gib(experiment: Experiment, images: int) -> float:

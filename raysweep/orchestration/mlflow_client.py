@@ -83,12 +83,13 @@ def experiment_id(client: Any, storage: Storage, title: str) -> str:
     return str(client.create_experiment(title, artifact_location=root, tags=tags))
 
 
-def comparison_link(experiment: str) -> str:
-    """Return the page of the local UI that compares configurations, best mIoU first."""
+def comparison_link(uri: str, experiment: str) -> str:
+    """Return the page of the UI that compares configurations, best mIoU first."""
+    server = uri.rstrip("/") if uri.startswith("http") else "http://localhost:5000"
     wanted = quote("tags.`raysweep.level` = 'configuration'", safe="")
     order = quote("metrics.`best/miou`", safe="")
     return (
-        f"http://localhost:5000/#/experiments/{experiment}/runs?searchFilter={wanted}"
+        f"{server}/#/experiments/{experiment}/runs?searchFilter={wanted}"
         f"&orderByKey={order}&orderByAsc=false&compareRunsMode=CHART"
     )
 

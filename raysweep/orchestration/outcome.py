@@ -97,7 +97,7 @@ def table_of(plan: Plan, store: StageStore, *, title: str) -> Table:
         value="mIoU",
         title=title,
         row_order=plan.row_order,
-        column_order=plan.column_order,
+        column_order=list(dict.fromkeys(trial.column for trial in plan.trials)),
     )
 
 

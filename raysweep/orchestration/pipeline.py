@@ -6,75 +6,41 @@ function lists them.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import safetensors.torch
 import torch
+from PIL import Image
 from torch import nn
 
 from raysweep import collective
-from raysweep.config import ConfigError, from_dict, to_dict
-from raysweep.data.dataset import Dataset, DatasetInfo
+from raysweep.config import to_dict
+from raysweep.data.dataset import Dataset
 from raysweep.data.records import Split
 from raysweep.data.sampling import batch_indices
 from raysweep.evaluate.images import grid
 from raysweep.evaluate.metrics import confusion
 from raysweep.evaluate.protocols import five_folds, held_out
-from raysweep.features.representation import RawColour, Representation, TrunkFeatures
-from raysweep.fewshot.projector import FitConfig, ProjectorFit, candidate_steps, fit_batch, predict
+from raysweep.fewshot.projector import ProjectorFit, candidate_steps, fit_batch
 from raysweep.learner import identity
-from raysweep.nets.projectors import build_projector
 from raysweep.nets.resnet import build_trunk
-from raysweep.orchestration.stages import Stage, StageStore, Workspace
+from raysweep.orchestration.chain import Chain, chain_of
+from raysweep.orchestration.models import TRUNK, Model, load_model, representation_of
+from raysweep.orchestration.stages import StageStore, Workspace
 from raysweep.orchestration.storage import write_atomically
 from raysweep.orchestration.worker import Checkpoints, Curve, Progress, Report, run
 from raysweep.presets import Experiment
-from raysweep.represent.config import RepresentConfig
 from raysweep.represent.moco import Moco
 from raysweep.represent.simsiam import Simsiam
 from raysweep.represent.untrained import untrained_trunk
-from raysweep.represent.weights import load_trunk, read_trunk, save_trunk
+from raysweep.represent.weights import load_trunk, save_trunk
 
-TRUNK = "trunk.safetensors"
 LEARNERS: dict[str, type[Moco] | type[Simsiam]] = {"moco": Moco, "simsiam": Simsiam}
-
-
-class Chain(NamedTuple):
-    """The stages of one experiment, in the order in which they are computed."""
-
-    pretrain: Stage
-    fit: Stage
-    evaluate: Stage
-
-
-def chain_of(experiment: Experiment, fingerprint: str) -> Chain:
-    """Return the stages of an experiment on the dataset with that fingerprint."""
-    data, images = experiment.data, {"data": fingerprint}
-    represent = experiment.pretrain.relevant()
-    if experiment.pretrain.weights is not None and "weights" in represent:
-        represent["weights"] = file_digest(experiment.pretrain.weights)  # the content, not the path
-    sees_images = experiment.pretrain.method in ("moco", "simsiam", "random")
-    pretrain = Stage(
-        "pretrain",
-        {"represent": represent} | ({"px": data.px} if sees_images else {}),
-        images if sees_images else {},
-    )
-    fit = Stage(
-        "fit",
-        {"fit": to_dict(experiment.fit), "px": data.px, "shots": data.shots, "draw": data.draw},
-        {"pretrain": pretrain.key} | images,
-    )
-    evaluate = Stage(
-        "evaluate",
-        {"evaluate": to_dict(experiment.evaluate)},
-        {"fit": fit.key} | images,
-    )
-    return Chain(pretrain, fit, evaluate)
 
 
 @dataclass(frozen=True)
@@ -94,22 +60,11 @@ def compute(experiment: Experiment, run_with: Run) -> dict[str, Any]:
     if store.done(chain.evaluate):
         return store.record(chain.evaluate)
     for stage, function in zip(chain, (pretrain, fit, evaluate), strict=True):
-        waiting = Waiting(stage, run_with.report)
+        waiting = partial(run_with.report, Progress(f"waiting for {stage}", 0, 1, {}))
         with store.claim(stage, waiting=waiting) as workspace:
             if workspace is not None:
                 workspace.commit(function(experiment, chain, workspace, run_with))
     return store.record(chain.evaluate)
-
-
-class Waiting:
-    """Reports that another process is computing the stage."""
-
-    def __init__(self, stage: Stage, report: Report) -> None:
-        self.stage, self.report = stage, report
-
-    def __call__(self) -> None:
-        """Report once."""
-        self.report(Progress(f"waiting for {self.stage}", 0, 1, {}))
 
 
 def pretrain(
@@ -215,95 +170,37 @@ def evaluate(
     model = load_model(run_with.store, chain.fit.key, run_with.device)
     steps = candidate_steps(experiment.fit)
 
-    def confusions(split: Split, candidate: int) -> torch.Tensor:
+    def confusions(split: Split, index: int) -> torch.Tensor:
         images = dataset.images(split, px=experiment.data.px)
         truth = dataset.masks(split, px=config.px)
-        labels = model.predict(images, candidate=candidate, out_px=config.px)
-        run_with.report(Progress("evaluate", steps.index(candidate) + 1, len(steps), {}))
+        labels = model.predict(images, candidate=steps[index], out_px=config.px)
+        run_with.report(Progress("evaluate", index + 1, len(steps), {}))
         return confusion(labels, truth, len(dataset.info.classes))
 
-    test = torch.stack([confusions("test", step) for step in steps])
     if config.protocol == "five_folds":
-        result = five_folds(test, dataset.names("test"), absent=config.absent)
-        chosen = steps[result.selected[0]]
+        every = torch.stack([confusions("test", at) for at in range(len(steps))])
+        result = five_folds(every, dataset.names("test"), absent=config.absent)
     else:
-        val = torch.stack([confusions("val", step).sum(0) for step in steps])
-        result = held_out(val, test.sum(1), absent=config.absent)
-        chosen = steps[result.selected[0]]
-    names = dataset.names("test")[: config.images]
-    images = dataset.images("test", px=config.px, names=names)
-    truth = dataset.masks("test", px=config.px, names=names)
-    labels = model.predict(images, candidate=chosen, out_px=config.px)
-    picture = grid(
-        images.permute(0, 2, 3, 1).numpy(),
-        truth.numpy(),
-        labels.numpy(),
+        val = torch.stack([confusions("val", at).sum(0) for at in range(len(steps))])
+        result = held_out(val, lambda at: confusions("test", at).sum(0), absent=config.absent)
+    candidate = steps[result.selected[0]]
+    _picture(model, candidate, experiment, dataset).save(workspace.path / "grid.png")
+    spread = {} if result.spread is None else {"fold_spread": result.spread}
+    return {**asdict(result.scores), **spread, "candidate": candidate}
+
+
+def _picture(model: Model, candidate: int, experiment: Experiment, dataset: Dataset) -> Image.Image:
+    px = experiment.evaluate.px
+    names = dataset.names("test")[: experiment.evaluate.images]
+    shown = dataset.images("test", px=px, names=names)
+    images = dataset.images("test", px=experiment.data.px, names=names)
+    return grid(
+        shown.permute(0, 2, 3, 1).numpy(),
+        dataset.masks("test", px=px, names=names).numpy(),
+        model.predict(images, candidate=candidate, out_px=px).numpy(),
         dataset.info.palette,
         dataset.info.classes,
     )
-    picture.save(workspace.path / "grid.png")
-    return {**asdict(result.scores), "candidate": chosen}
-
-
-@dataclass(frozen=True)
-class Model:
-    """A fitted projector on its frozen representation, read from the store."""
-
-    representation: Representation
-    projector: nn.Module
-    directory: Path
-    config: FitConfig
-    info: DatasetInfo
-
-    def predict(
-        self, images: torch.Tensor, *, candidate: int, out_px: int | tuple[int, int]
-    ) -> torch.Tensor:
-        """Return uint8 labels ``(n, height, width)`` for uint8 images ``(n, 3, h, w)``."""
-        state = safetensors.torch.load_file(self.directory / f"candidate-{candidate}.safetensors")
-        self.projector.load_state_dict(state)
-        return predict(
-            self.representation,
-            self.projector,
-            images,
-            resolution=self.config.resolution,
-            out_px=out_px,
-        )
-
-
-def load_model(store: StageStore, key: str, device: torch.device) -> Model:
-    """Return the model that the fit stage with that key left."""
-    directory = store.directory_of("fit", key)
-    record = json.loads((directory / "stage.json").read_text())
-    info = from_dict(DatasetInfo, json.loads((directory / "dataset.json").read_text()))
-    config = from_dict(FitConfig, record["config"]["fit"])
-    representation = representation_of(store, record["inputs"]["pretrain"], device)
-    projector = build_projector(config.projector, representation.channels, len(info.classes))
-    return Model(representation, projector.to(device).eval(), directory, config, info)
-
-
-def representation_of(store: StageStore, key: str, device: torch.device) -> Representation:
-    """Return the frozen representation that the pretrain stage with that key left."""
-    directory = store.directory_of("pretrain", key)
-    record = json.loads((directory / "stage.json").read_text())
-    config = from_dict(RepresentConfig, record["config"]["represent"])
-    if config.method == "rgb":
-        return RawColour()
-    return TrunkFeatures(read_trunk(directory / TRUNK).to(device))
-
-
-def file_digest(path: str) -> str:
-    """Return a hash of a file's content.
-
-    Raises:
-        ConfigError: the file cannot be read.
-    """
-    try:
-        with Path(path).open("rb") as stream:
-            return hashlib.file_digest(stream, "blake2b").hexdigest()[:32]
-    except OSError as error:
-        raise ConfigError(
-            f"pretrain.weights = {path!r} cannot be read: {error.strerror}; give a local file"
-        ) from None
 
 
 def _save_curve(curve: Curve, workspace: Workspace) -> None:

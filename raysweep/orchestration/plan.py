@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 from raysweep.config import digest, override
 from raysweep.evaluate.papers import PAPER_TABLES, PaperTable, paper_cell
+from raysweep.orchestration.chain import Chain, chain_of
 from raysweep.orchestration.estimate import Clock
-from raysweep.orchestration.pipeline import Chain, chain_of
 from raysweep.orchestration.stages import Stage, StageStore
 from raysweep.presets import Experiment
 
@@ -68,7 +68,6 @@ class Plan:
 
     trials: tuple[Trial, ...]
     row_order: tuple[str, ...]
-    column_order: tuple[int, ...]
     axes: Mapping[str, tuple[Any, ...]]
     paper: PaperTable
     paper_axes: Mapping[str, str]
@@ -136,7 +135,6 @@ def make_plan(
     return Plan(
         trials=tuple(trials),
         row_order=rows,
-        column_order=columns,
         axes={key: tuple(values) for key, values in axes.items()},
         paper=PAPER_TABLES[space.PAPER_TABLE],
         paper_axes=space.PAPER_AXES,

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from raysweep.config import ConfigError
 from raysweep.evaluate.images import overlay
 from raysweep.orchestration.mlflow_client import stages_of_run
-from raysweep.orchestration.pipeline import Model, load_model
+from raysweep.orchestration.models import Model, load_model
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
 from raysweep.orchestration.tune import device_here

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from rich.console import Console
 
 from raysweep.config import ConfigError
-from raysweep.data.dataset import DatasetInfo
+from raysweep.data.dataset import DatasetInfo, describe
 from raysweep.orchestration import terminal
-from raysweep.orchestration.cli import checked, experiment_from
+from raysweep.orchestration.chain import chain_of
+from raysweep.orchestration.cli import experiment_from
 from raysweep.orchestration.estimate import disk_gib, work_of
 from raysweep.orchestration.live_run import PretrainingRun
 from raysweep.orchestration.mlflow_client import ui_command
-from raysweep.orchestration.pipeline import Run, chain_of, pretrain
+from raysweep.orchestration.pipeline import Run, pretrain
 from raysweep.orchestration.render import materialise_in_parallel
 from raysweep.orchestration.stages import Stage, StageStore
 from raysweep.orchestration.storage import Storage
@@ -38,7 +39,7 @@ def run_pretraining(options: argparse.Namespace) -> int:
             f"--workers {options.workers}: must divide pretrain.batch = {config.batch}"
         )
     storage = Storage(options.storage)
-    info = checked(experiment, storage)
+    info = describe(experiment.data.source, builtin=experiment.data.builtin)
     store, stage = StageStore(storage), chain_of(experiment, info.fingerprint).pretrain
     console = terminal.console()
     if options.dry_run:
@@ -80,7 +81,7 @@ def _train(
             screen.print(f"step {progress.step}/{progress.steps}  {shown}")
 
     try:
-        if options.workers > 1 or options.address:
+        if options.workers > 1 or options.address or not store.storage.is_local:
             _train_on_ray(experiment, stage, store, options=options, screen=screen, report=report)
         else:
             _train_here(experiment, stage, store, report)
@@ -133,9 +134,7 @@ def _train_here(
 def _preview(console: Console, experiment: Experiment, stage: Stage, store: StageStore) -> None:
     state = "done" if store.done(stage) else "to resume" if store.started(stage) else "to run"
     config = experiment.pretrain
-    seconds = (
-        0.0 if state == "done" else work_of(experiment, scored=0)["pretrain"].seconds("pretrain")
-    )
+    seconds = 0.0 if state == "done" else work_of(experiment, {})["pretrain"].seconds("pretrain")
     console.print(f"{stage}: {state}")
     console.print(f"{config.method}, {config.steps} steps of {config.batch} images")
     console.print(f"time: about {terminal.clock(seconds)} of one core")

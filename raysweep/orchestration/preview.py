@@ -9,7 +9,7 @@ import rich.table
 from rich.console import Console
 
 from raysweep.data.dataset import DatasetInfo
-from raysweep.orchestration.estimate import NAMES, Clock, disk_gib, peak_gib, scored_images
+from raysweep.orchestration.estimate import NAMES, Clock, disk_gib, peak_gib
 from raysweep.orchestration.plan import Plan
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.terminal import clock
@@ -17,7 +17,7 @@ from raysweep.orchestration.terminal import clock
 
 def preview(console: Console, plan: Plan, store: StageStore, *, info: DatasetInfo) -> None:
     """Print the plan; nothing is started and nothing is written."""
-    times = Clock(plan.trials, store, scored=scored_images(info))
+    times = Clock(plan.trials, store, info.counts)
     stages = plan.stages()
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for heading in ("stage", "needed", "distinct", "done", "to resume", "to run", "about"):

@@ -11,15 +11,16 @@ import math
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ray
 from rich.console import Console
 
-from raysweep.config import ConfigError, digest
+from raysweep.config import ConfigError, digest, override
 from raysweep.data.dataset import DatasetInfo
 from raysweep.orchestration import terminal
 from raysweep.orchestration.cli import checked, experiment_from
-from raysweep.orchestration.estimate import Clock, scored_images
+from raysweep.orchestration.estimate import Clock
 from raysweep.orchestration.mlflow_client import ui_command
 from raysweep.orchestration.monitor import Monitor
 from raysweep.orchestration.outcome import Outcome, log_name, show, write_outcome
@@ -28,7 +29,6 @@ from raysweep.orchestration.preview import preview
 from raysweep.orchestration.render import materialise_in_parallel
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.tracking import Tracker
 from raysweep.orchestration.tune import (
     Listener,
     concurrency,
@@ -38,6 +38,9 @@ from raysweep.orchestration.tune import (
     start_ray,
 )
 from raysweep.presets import PRESETS, Experiment
+
+if TYPE_CHECKING:
+    from raysweep.orchestration.tracking import Tracker
 
 
 @dataclass
@@ -129,22 +132,16 @@ def prepare(title: str, space: SearchSpace, options: argparse.Namespace) -> Swee
             f"--workers {options.workers}: must divide pretrain.batch = {base.pretrain.batch}"
         )
     storage = Storage(options.storage)
-    info = checked(base, storage)
+    info = checked(base)
     storage.check_writable()
     repeats = options.repeats or space.REPEATS[options.preset]
     plan = make_plan(
         space, base, preset=options.preset, repeats=repeats, fingerprint=info.fingerprint
     )
     name = f"{title}-{options.preset}-{info.name}"
-    plain = make_plan(
-        space,
-        PRESETS[options.preset]().model_copy(update={"data": base.data}),
-        preset=options.preset,
-        repeats=repeats,
-        fingerprint=info.fingerprint,
-    )
-    if plan.key != plain.key:  # settings were changed: a directory of its own
-        name += f"-{digest(plan.key, length=6)}"
+    plain = override(PRESETS[options.preset](), {"data.source": base.data.source})
+    if base != plain:  # settings were changed: a directory of its own
+        name += f"-{digest(base, length=6)}"
     return Sweep(
         name=name,
         space=space,
@@ -161,6 +158,8 @@ def prepare(title: str, space: SearchSpace, options: argparse.Namespace) -> Swee
 
 def _execute(sweep: Sweep, screen: Console) -> tuple[Outcome, Tracker]:
     """Run what is missing, write the outcome, bring MLflow up to date."""
+    from raysweep.orchestration.tracking import Tracker  # MLflow takes seconds to import
+
     tracker = Tracker(sweep.name, sweep.plan, sweep.store, info=sweep.info, preset=sweep.preset)
     with ThreadPoolExecutor(max_workers=1) as clerk:  # MLflow must not hold up the trials
         pending = sweep.pending()
@@ -188,7 +187,7 @@ def _run(
     sweep: Sweep, pending: list[Trial], screen: Console, *, tracker: Tracker, clerk: Executor
 ) -> None:
     """Start Ray, prepare the data, run the missing trials."""
-    clock = Clock(sweep.plan.trials, sweep.store, scored=scored_images(sweep.info))
+    clock = Clock(sweep.plan.trials, sweep.store, sweep.info.counts)
     storage = sweep.store.storage
     screen.print(
         f"{sweep.name}: {len(pending)} of {len(sweep.plan.trials)} trials to run; "

@@ -14,7 +14,7 @@ from rich.console import Console
 
 
 def console() -> Console:
-    """Return a console on standard output; 100 columns where there is no terminal."""
+    """Return a console on standard output; lines are never broken where there is no terminal."""
     return Console(highlight=False, markup=False, soft_wrap=not sys.stdout.isatty())
 
 

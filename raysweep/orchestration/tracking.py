@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mlflow.entities import Metric, Param, RunTag
+
 from raysweep.config import to_dict
 from raysweep.data.dataset import DatasetInfo
 from raysweep.orchestration.mlflow_client import (
@@ -73,7 +75,8 @@ class Tracker:
         """The page that compares the configurations, once everything has been written."""
         if not self.is_up_to_date():
             return None
-        return comparison_link(json.loads(self._receipt.read_text())["experiment"])
+        receipt = json.loads(self._receipt.read_text())
+        return comparison_link(receipt["uri"], receipt["experiment"])
 
     def open(self) -> None:
         """Connect, find the runs of an earlier call and start the parent run."""
@@ -152,8 +155,6 @@ class Tracker:
 
     def _describe(self, run: str, trial: Trial) -> None:
         """Params are the swept axes and the preset, the same keys on every run."""
-        from mlflow.entities import Param, RunTag
-
         params = {"preset": self.preset} | dict(trial.axes)
         tags = {
             "raysweep.row": trial.row,
@@ -181,8 +182,6 @@ class Tracker:
         self._runs[which] = self.client.get_run(run)
 
     def _log_results(self, run: str, trial: Trial) -> None:
-        from mlflow.entities import Metric, RunTag
-
         now = int(time.time() * 1000)
         record = self.store.record(trial.chain.evaluate)
         metrics = [Metric("best/miou", record["metrics"]["miou"], now, 0)]
@@ -203,8 +202,6 @@ class Tracker:
 
     def _curve(self, stage: Any, trial: Trial, now: int) -> list[Any]:
         """The step axis is images seen in pretraining and optimiser steps in fitting."""
-        from mlflow.entities import Metric
-
         place = self.store.directory(stage) / "curve.json"
         if not place.exists():
             return []
@@ -248,8 +245,6 @@ class Tracker:
             self._receipt.write_text(json.dumps(receipt))
 
     def _summarise(self, trials: list[Trial]) -> None:
-        from mlflow.entities import Metric
-
         values = [self.store.record(t.chain.evaluate)["metrics"]["miou"] for t in trials]
         run = self._configuration(trials[0])
         now = int(time.time() * 1000)

@@ -16,7 +16,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from raysweep.config import from_dict, to_dict
+from raysweep.config import ConfigError, from_dict, to_dict
 from raysweep.nets.resnet import Trunk, TrunkConfig, build_trunk
 
 Tensors = dict[str, torch.Tensor]
@@ -114,9 +114,9 @@ def read_trunk(path: Path | str) -> Trunk:
         with safetensors.safe_open(str(path), framework="pt") as file:
             header = file.metadata() or {}
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{path}: not a safetensors file ({error})") from None
+        raise ConfigError(f"{path}: not a safetensors file ({error})") from None
     if CONFIG_KEY not in header:
-        raise ValueError(f"{path}: holds no trunk config; published weights go to load_trunk")
+        raise ConfigError(f"{path}: holds no trunk config; published weights go to load_trunk")
     return load_trunk(path, from_dict(TrunkConfig, json.loads(header[CONFIG_KEY])))
 
 
@@ -125,18 +125,18 @@ def _read(path: Path) -> dict[str, Any]:
         try:
             return dict(safetensors.torch.load_file(str(path)))
         except safetensors.SafetensorError as error:
-            raise ValueError(f"{path}: not a safetensors file ({error})") from None
+            raise ConfigError(f"{path}: not a safetensors file ({error})") from None
     try:
         # PyContrast keeps its command line beside the weights: a Namespace is plain data
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(
+        raise ConfigError(
             f"{path}: cannot be read as tensors alone ({error}); save its state dict with "
             "torch.save or safetensors in an environment that trusts the file"
         ) from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds a {type(content).__name__}, expected a dict of tensors")
+        raise ConfigError(f"{path}: holds a {type(content).__name__}, expected a dict of tensors")
     return content
 
 
@@ -148,7 +148,7 @@ def _trunk_tensors(content: dict[str, Any], path: Path) -> Tensors:
         kept = {name: t for name, t in tensors.items() if not name.startswith(layout.dropped)}
         return {name.removeprefix(layout.prefix): t for name, t in kept.items()}
     known = "; ".join(layout.name for layout in LAYOUTS)
-    raise ValueError(f"{path}: no known layout; has {_some(list(content))}; known are {known}")
+    raise ConfigError(f"{path}: no known layout; has {_some(list(content))}; known are {known}")
 
 
 def _check_match(tensors: Tensors, expected: Tensors, *, path: Path, config: TrunkConfig) -> None:
@@ -163,7 +163,7 @@ def _check_match(tensors: Tensors, expected: Tensors, *, path: Path, config: Tru
     }
     found = [f"{len(names)} {kind}: {_some(names)}" for kind, names in problems.items() if names]
     if found:
-        raise ValueError(
+        raise ConfigError(
             f"{path} does not fit trunk {config.name!r}; {'; '.join(found)}. Choose the trunk that "
             "the file was trained with"
         )

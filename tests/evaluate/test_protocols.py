@@ -114,7 +114,7 @@ def test_ties_keep_the_earlier_candidate(copies):
     confusions = torch.stack([bad, *[good] * copies, bad])
     assert five_folds(confusions, list("abcde"), absent="zero").selected == (1,) * 5
     pooled = confusions.sum(1)
-    assert held_out(pooled, pooled, absent="zero").selected == (1,)
+    assert held_out(pooled, pooled.__getitem__, absent="zero").selected == (1,)
 
 
 @pytest.mark.parametrize("images", [1, 4])
@@ -127,15 +127,26 @@ def test_fewer_images_than_folds_are_refused(images):
 def test_held_out_selects_on_validation_and_scores_on_test():
     val = torch.stack([quality(3), quality(9), quality(6)])
     test = torch.stack([quality(10), quality(4), quality(7)])
-    found = held_out(val, test, absent="zero")
+    found = held_out(val, test.__getitem__, absent="zero")
     assert found == Result(scores(test[1], absent="zero"), (1,), None)
+
+
+def test_held_out_runs_only_the_chosen_candidate_over_the_test_split():
+    asked = []
+
+    def test(index):
+        asked.append(index)
+        return quality(5)
+
+    held_out(torch.stack([quality(3), quality(9), quality(6)]), test, absent="zero")
+    assert asked == [1]
 
 
 def test_held_out_never_looks_at_the_test_split_to_select():
     val = torch.stack([quality(3), quality(9), quality(6)])
     for best in range(3):
         test = torch.stack([quality(10 if at == best else 0) for at in range(3)])
-        assert held_out(val, test, absent="zero").selected == (1,)
+        assert held_out(val, test.__getitem__, absent="zero").selected == (1,)
 
 
 def test_selection_treats_absent_classes_as_asked():
@@ -143,9 +154,9 @@ def test_selection_treats_absent_classes_as_asked():
     without = torch.tensor([[4, 2, 0], [2, 4, 0], [0, 0, 0]])
     claiming = torch.tensor([[4, 1, 1], [1, 5, 0], [0, 0, 0]])
     val = torch.stack([without, claiming])
-    assert held_out(val, val, absent="zero").selected == (1,)
-    assert held_out(val, val, absent="skip").selected == (0,)
-    assert held_out(val, val, absent="skip").scores.per_class == (0.5, 0.5, None)
+    assert held_out(val, val.__getitem__, absent="zero").selected == (1,)
+    assert held_out(val, val.__getitem__, absent="skip").selected == (0,)
+    assert held_out(val, val.__getitem__, absent="skip").scores.per_class == (0.5, 0.5, None)
     images = val[:, None].repeat(1, 5, 1, 1)
     assert five_folds(images, list("abcde"), absent="zero").selected == (1,) * 5
     assert five_folds(images, list("abcde"), absent="skip").selected == (0,) * 5

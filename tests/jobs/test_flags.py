@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from raysweep.config import ConfigError, override
 from raysweep.orchestration import cli
+from raysweep.presets import smoke
+from tests.data.folders import write_folder, write_splits
 
 ROOT = Path(__file__).parents[2]
 SHARED = {"--preset", "--data", "--storage", "--workers", "--address", "--set", "--dry-run"}
@@ -57,6 +60,15 @@ BAD = [
     (["--set", "fit.steps"], "expected KEY=VALUE"),
     (["--set", "pretrain.trunk.name=vgg"], "pretrain.trunk.name = 'vgg'"),
     (["--set", "data.shots=64"], "data.shots = 64: only 8 labelled training images"),
+    (
+        ["--set", "evaluate.protocol=five_folds", "--set", "data.builtin.test=4"],
+        "needs 5 or more test images, face has 4",
+    ),
+    (["--set", "fit.projector.kind=conv_a", "--set", "fit.projector.widths=null"], "needs 32 px"),
+    (
+        ["--set", "pretrain.method=weights", "--set", f"pretrain.weights={__file__}"],
+        "test_flags.py",
+    ),
     (["--storage", "/proc/nowhere"], "cannot be written"),
     (["--data", "/does/not/exist"], "/does/not/exist"),
     (["--data", "."], "classes.json"),
@@ -69,7 +81,7 @@ def test_bad_input_ends_with_one_message_before_ray_starts(flags, message, tmp_p
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ray.init", lambda **_: pytest.fail("Ray was started"))
     argv = ["--preset", "smoke", "--storage", str(tmp_path / "runs"), *flags]
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises(ConfigError, match=re.escape(message)):
         job.main(argv)
 
 
@@ -88,11 +100,16 @@ def test_bad_input_exits_with_code_2_and_one_message(tmp_path):
 
 @pytest.mark.parametrize("resolution", [4, 8])
 def test_resolution_that_the_trunk_cannot_take(resolution, tmp_path):
-    from raysweep.config import ConfigError, override
-    from raysweep.presets import smoke
-
     with pytest.raises(ConfigError, match="at least 16 px"):
         override(smoke(), {"pretrain.resolution": resolution})
     if resolution < 8:
         with pytest.raises(ConfigError, match="fit.resolution = 4"):
             override(smoke(), {"fit.resolution": resolution})
+
+
+def test_held_out_without_validation_images_is_refused(tmp_path):
+    folder = write_folder(tmp_path / "parts")
+    write_splits(folder, *(f"{at},test," if at > 2 else f"{at},train,{at}" for at in range(6)))
+    experiment = override(smoke(), {"data.source": str(folder), "data.shots": 2})
+    with pytest.raises(ConfigError, match="no labelled validation image; add"):
+        cli.checked(experiment)

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from raysweep.data.dataset import open_dataset
-from raysweep.orchestration.pipeline import Run, chain_of, compute
+from raysweep.orchestration.chain import chain_of
+from raysweep.orchestration.pipeline import Run, compute
 from raysweep.orchestration.prediction import find_model, predict_folder
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage

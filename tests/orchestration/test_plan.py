@@ -60,7 +60,9 @@ def test_cells_are_matched_with_the_papers_by_rank():
 
 def test_leaders_first_then_independent_trials_then_followers(store):
     plan = plan_of("demo")
-    ordered = in_order(list(plan.trials), Clock(plan.trials, store, scored=150), store)
+    ordered = in_order(
+        list(plan.trials), Clock(plan.trials, store, {"val": 50, "test": 100}), store
+    )
     assert sorted(map(str, ordered)) == sorted(map(str, plan.trials))
     longest_first = sorted(plan.axes[resolution.ROWS], reverse=True)
     assert [trial.row for trial in ordered[:3]] == [f"{px} px" for px in longest_first]
@@ -88,7 +90,7 @@ def test_a_change_reruns_its_stage_and_what_follows_and_nothing_else(change, sta
 
 
 def plan_with(base):
-    from raysweep.orchestration.pipeline import chain_of
+    from raysweep.orchestration.chain import chain_of
 
     return chain_of(base, "abc")
 
