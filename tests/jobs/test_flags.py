@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from raysweep.config import ConfigError, override
+from raysweep.data.dataset import describe
 from raysweep.orchestration import cli
 from raysweep.presets import smoke
-from tests.data.folders import write_folder, write_splits
 
 ROOT = Path(__file__).parents[2]
 SHARED = {"--preset", "--data", "--storage", "--workers", "--address", "--set", "--dry-run"}
@@ -107,9 +107,13 @@ def test_resolution_that_the_trunk_cannot_take(resolution, tmp_path):
             override(smoke(), {"fit.resolution": resolution})
 
 
-def test_held_out_without_validation_images_is_refused(tmp_path):
-    folder = write_folder(tmp_path / "parts")
-    write_splits(folder, *(f"{at},test," if at > 2 else f"{at},train,{at}" for at in range(6)))
-    experiment = override(smoke(), {"data.source": str(folder), "data.shots": 2})
-    with pytest.raises(ConfigError, match="no labelled validation image; add"):
-        cli.checked(experiment)
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [("val", "no labelled validation image; add"), ("test", "no labelled test image")],
+)
+def test_a_dataset_without_images_to_choose_or_score_on_is_refused(split, message, monkeypatch):
+    info = describe("face", builtin=smoke().data.builtin)
+    lacking = info.model_copy(update={"counts": info.counts | {split: 0}})
+    monkeypatch.setattr(cli, "describe", lambda *_, **__: lacking)
+    with pytest.raises(ConfigError, match=message):
+        cli.checked(smoke())
