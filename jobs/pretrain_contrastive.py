@@ -22,7 +22,7 @@ from raysweep.orchestration.pretraining import run_pretraining
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train the representation; return the exit code."""
-    return run_pretraining(cli.parser(__doc__).parse_args(argv))
+    return run_pretraining(cli.parser(__doc__).parse_args(argv), methods=("moco", "simsiam"))
 
 
 if __name__ == "__main__":

@@ -14,10 +14,14 @@ from pydantic import Field, model_validator
 from raysweep.config import Config, ConfigError
 from raysweep.data.augment import ViewConfig
 from raysweep.data.builtin import BuiltinConfig
+from raysweep.fewshot.latent_projection import ProjectionConfig
 from raysweep.fewshot.projector import FitConfig
 from raysweep.nets.projectors import ProjectorConfig
 from raysweep.nets.resnet import TrunkConfig
+from raysweep.nets.stylegan2 import StyleGan2Config
+from raysweep.represent.ada_config import AdaConfig
 from raysweep.represent.config import MocoConfig, RepresentConfig
+from raysweep.represent.gan_config import GanConfig
 
 
 class DataConfig(Config):
@@ -57,17 +61,27 @@ class EvaluateConfig(Config):
 
 
 class Experiment(Config):
-    """Everything that determines one number in a table."""
+    """Everything that determines one number in a table.
+
+    Attributes:
+        data: the images.
+        pretrain: the representation.
+        project: how images are found in a generator; read by generative representations only.
+        fit: the projector.
+        evaluate: the protocol.
+    """
 
     data: DataConfig = DataConfig()
     pretrain: RepresentConfig = RepresentConfig()
+    project: ProjectionConfig = ProjectionConfig()
     fit: FitConfig = FitConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
     @model_validator(mode="after")
     def _trunk_takes_the_fit_resolution(self) -> Experiment:
         smallest = self.pretrain.trunk.minimum_px // 2  # the stem's stride is 1 here
-        if self.pretrain.method != "rgb" and self.fit.resolution < smallest:
+        has_trunk = self.pretrain.method not in ("rgb", "stylegan2")
+        if has_trunk and self.fit.resolution < smallest:
             raise ConfigError(
                 f"fit.resolution = {self.fit.resolution}: trunk {self.pretrain.trunk.name!r} needs "
                 f"at least {smallest} px"
@@ -87,7 +101,24 @@ def smoke() -> Experiment:
             batch=16,
             trunk=TrunkConfig(width=8),
             moco=MocoConfig(dim=16, hidden=32, queue=64, momentum=0.99),
+            gan=GanConfig(
+                network=StyleGan2Config(
+                    resolution=16,
+                    z_dim=8,
+                    w_dim=8,
+                    mapping_layers=1,
+                    channel_base=64,
+                    channel_max=8,
+                ),
+                kimg=0.32,
+                batch=16,
+                ema_kimg=0.1,
+                tick_kimg=0.16,
+                measured=64,
+                ada=AdaConfig(initial_p=0.1),
+            ),
         ),
+        project=ProjectionConfig(space="w+", steps=4, mean_samples=64, optimise_noise=False),
         fit=FitConfig(
             resolution=16,
             steps=20,
@@ -115,6 +146,29 @@ def demo() -> Experiment:
             trunk=TrunkConfig(width=16),
             views=ViewConfig(blur_sigma=(0.1, 1.2)),
             moco=MocoConfig(dim=64, hidden=256, head_batch_norm=True, queue=2048, momentum=0.99),
+            gan=GanConfig(
+                network=StyleGan2Config(
+                    resolution=32,
+                    z_dim=64,
+                    w_dim=64,
+                    mapping_layers=3,
+                    channel_base=512,
+                    channel_max=64,
+                ),
+                kimg=160.0,
+                lr=3e-3,
+                r1_gamma=0.3,
+                path_weight=0.0,
+                mixing=0.5,
+                ema_kimg=2.0,
+                ema_rampup=0.05,
+                mirror=True,
+                tick_kimg=8.0,
+                measured=1000,
+            ),
+        ),
+        project=ProjectionConfig(
+            space="w+", steps=150, lr=0.05, mean_samples=2000, optimise_noise=False
         ),
         fit=FitConfig(
             resolution=64,
@@ -144,7 +198,19 @@ def paper() -> Experiment:
             warmup_steps=0,
             trunk=TrunkConfig(name="resnet50"),
             precision="bf16",
+            # the official configuration "paper512"
+            gan=GanConfig(
+                network=StyleGan2Config(
+                    resolution=512, channel_base=16384, mbstd_group=8, half_blocks=4
+                ),
+                batch=64,
+                lr=2.5e-3,
+                r1_gamma=0.5,
+                ema_kimg=20.0,
+                mirror=True,
+            ),
         ),
+        project=ProjectionConfig(space="w+", steps=10_000),
         fit=FitConfig(resolution=512, steps=800 * 16 // 2, batch=2, lr=1e-3, checkpoints=40),
         evaluate=EvaluateConfig(px=512, protocol="five_folds"),
     )

@@ -99,6 +99,23 @@ def grid(
     return _page(rows, factor=factor, palette=palette, classes=classes)
 
 
+def mosaic(images: Bytes, *, columns: int | None = None) -> Image.Image:
+    """Lay images side by side, row by row.
+
+    Args:
+        images: ``(count, height, width, 3)`` uint8, at least one.
+        columns: images per row; as many as make a square if left out.
+    """
+    count, height, width, _ = images.shape
+    side = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / side)
+    page = np.full((rows * height, side * width, 3), 255, dtype=np.uint8)
+    for index, image in enumerate(images):
+        top, left = index // side * height, index % side * width
+        page[top : top + height, left : left + width] = image
+    return Image.fromarray(page)
+
+
 def _page(
     rows: dict[str, Bytes], *, factor: int, palette: Palette, classes: Sequence[str]
 ) -> Image.Image:

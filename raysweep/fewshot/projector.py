@@ -16,21 +16,29 @@ from torch import nn
 from torch.nn import functional as F
 
 from raysweep import rng
-from raysweep.config import Config, ConfigError
+from raysweep.config import Config, ConfigError, to_dict
 from raysweep.data.augment import JointConfig, joint, normalise
 from raysweep.data.sampling import batch_indices
 from raysweep.features.representation import Representation
+from raysweep.fewshot.pixel_classifier import PixelFitConfig
 from raysweep.learner import Batch, identity
 from raysweep.nets.projectors import ProjectorConfig, build_projector
 
 PREDICT_BATCH = 16
+READ_BY_ENSEMBLE = ("pixel", "layers", "resolution", "clean_pixels")
 
 
 class FitConfig(Config):
     """How a projector is fitted.
 
     Attributes:
+        method: ``projector`` fits one network on whole images; ``pixel_ensemble`` DatasetGAN's
+            ten MLPs on single pixels, which reads only ``layers``, ``resolution``,
+            ``clean_pixels`` and ``pixel``.
+        pixel: settings of the ensemble.
         projector: the architecture.
+        layers: names of the generator's modules whose outputs are the features, fine to coarse;
+            all convolutions if left out. Only generators have them.
         resolution: side in pixels at which the loss is taken.
         steps: optimiser steps. The paper counts epochs: 800 for MLP, 200 for CONV.
         batch: images per step; 2 in the paper.
@@ -48,7 +56,10 @@ class FitConfig(Config):
         seed: seed of weights, order and augmentation.
     """
 
+    method: Literal["projector", "pixel_ensemble"] = "projector"
+    pixel: PixelFitConfig = PixelFitConfig()
     projector: ProjectorConfig = ProjectorConfig()
+    layers: tuple[str, ...] | None = None
     resolution: int = Field(default=64, ge=1)
     steps: int = Field(default=400, ge=1)
     batch: int = Field(default=2, ge=1)
@@ -76,9 +87,21 @@ class FitConfig(Config):
             )
         return self
 
+    def relevant(self) -> dict[str, Any]:
+        """Return only the settings that the method reads: what a stage's key is made of."""
+        data = to_dict(self)
+        if self.method == "projector":
+            return {key: value for key, value in data.items() if key != "pixel"}
+        return {key: data[key] for key in ("method", *READ_BY_ENSEMBLE)}
+
 
 def candidate_steps(config: FitConfig) -> tuple[int, ...]:
-    """Return the steps after which a candidate checkpoint is kept, ascending."""
+    """Return the steps after which a candidate checkpoint is kept, ascending.
+
+    Of the pixel ensemble only the end is kept, whose number of steps is not known before: 0.
+    """
+    if config.method == "pixel_ensemble":
+        return (0,)
     count = config.checkpoints
     return tuple(config.steps * (index + 1) // count for index in range(count))
 
@@ -106,21 +129,22 @@ def clean_masks(masks: torch.Tensor, pixels: int) -> torch.Tensor:
     return torch.where((area < pixels).gather(1, flat).view_as(masks), 0, masks)
 
 
-def fit_batch(images: torch.Tensor, masks: torch.Tensor, *, step: int, config: FitConfig) -> Batch:
+def fit_batch(inputs: torch.Tensor, masks: torch.Tensor, *, step: int, config: FitConfig) -> Batch:
     """Return the batch of a step.
 
     Args:
-        images: the labelled images ``(shots, 3, height, width)`` uint8.
+        inputs: the labelled images ``(shots, 3, height, width)`` uint8, or their codes in a
+            generator ``(shots, length)`` float.
         masks: their masks ``(shots, height, width)`` uint8.
         step: steps taken before.
         config: batch size, order and seed.
     """
     if config.shuffle:
-        chosen = batch_indices(step, count=len(images), batch=config.batch, seed=config.seed)
+        chosen = batch_indices(step, count=len(inputs), batch=config.batch, seed=config.seed)
     else:
         start = step * config.batch
-        chosen = torch.arange(start, start + config.batch) % len(images)
-    return {"image": images[chosen], "mask": masks[chosen]}
+        chosen = torch.arange(start, start + config.batch) % len(inputs)
+    return {"input": inputs[chosen], "mask": masks[chosen]}
 
 
 class ProjectorFit:
@@ -164,23 +188,20 @@ class ProjectorFit:
         """Update once.
 
         Args:
-            batch: ``image`` ``(batch, 3, height, width)`` and ``mask`` ``(batch, height, width)``,
-                both uint8, as :func:`fit_batch` makes them.
+            batch: ``input`` ``(batch, 3, height, width)`` uint8, or codes ``(batch, length)``
+                float, and ``mask`` ``(batch, height, width)`` uint8, as :func:`fit_batch` makes
+                them.
 
         Returns:
             ``loss``, pixel ``accuracy`` in [0, 1] and ``lr``.
         """
         config = self.config
-        images, masks = joint(
-            batch["image"].to(self.device),
+        inputs, masks = self._augmented(
+            batch["input"].to(self.device),
             clean_masks(batch["mask"], config.clean_pixels).to(self.device),
-            px=config.resolution,
-            config=config.augment,
-            generator=rng.generator(config.seed, "augment", self.steps_taken),
-            flip_pairs=self.flip_pairs,
         )
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            logits = self.forward(self.representation(images), config.resolution)
+            logits = self.forward(self.representation(inputs), config.resolution)
         loss = F.cross_entropy(logits.float(), masks)
         lr = learning_rate(self.steps_taken, config=config)
         for group in self.optimizer.param_groups:
@@ -191,6 +212,21 @@ class ProjectorFit:
         self.steps_taken += 1
         accuracy = (logits.detach().argmax(1) == masks).float().mean()
         return {"loss": loss.detach(), "accuracy": accuracy, "lr": torch.tensor(lr)}
+
+    def _augmented(
+        self, inputs: torch.Tensor, masks: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return inputs and int64 masks at the fit's resolution; codes have no augmentation."""
+        if self.representation.takes_codes:
+            return inputs, resized_masks(masks, self.config.resolution)
+        return joint(
+            inputs,
+            masks,
+            px=self.config.resolution,
+            config=self.config.augment,
+            generator=rng.generator(self.config.seed, "augment", self.steps_taken),
+            flip_pairs=self.flip_pairs,
+        )
 
     def projector_state(self) -> dict[str, torch.Tensor]:
         """Return copies of the projector's tensors, contiguous and on the CPU."""
@@ -218,12 +254,12 @@ class ProjectorFit:
 def predict(
     representation: Representation,
     projector: nn.Module,
-    images: torch.Tensor,
+    inputs: torch.Tensor,
     *,
     resolution: int,
     out_px: int | tuple[int, int],
 ) -> torch.Tensor:
-    """Label images with a fitted projector.
+    """Label images, or codes of images, with a fitted projector.
 
     Images are squeezed to the resolution of the fit; its scores are upsampled to the size asked
     for (bilinear, ``align_corners=False``) before the best class is taken (GanOrCon appendix E).
@@ -231,7 +267,7 @@ def predict(
     Args:
         representation: the features that the projector was fitted on.
         projector: in eval mode.
-        images: ``(count, 3, height, width)`` uint8.
+        inputs: ``(count, 3, height, width)`` uint8, or codes ``(count, length)`` float.
         resolution: side in pixels at which the projector was fitted.
         out_px: side, or height and width, of the result.
 
@@ -241,14 +277,25 @@ def predict(
     size = (out_px, out_px) if isinstance(out_px, int) else out_px
     device = next(projector.parameters()).device
     labels = []
-    for part in images.split(PREDICT_BATCH):
-        pixels = part.to(device)
-        if pixels.shape[-2:] != (resolution, resolution):
-            pixels = _squeeze(pixels, resolution)
-        scores = projector(representation(normalise(pixels)), resolution)
+    for part in inputs.split(PREDICT_BATCH):
+        levels = representation(prepared(representation, part.to(device), resolution))
+        scores = projector(levels, resolution)
         scores = F.interpolate(scores, size=size, mode="bilinear", align_corners=False)
         labels.append(scores.argmax(1).to("cpu", torch.uint8))
     return torch.cat(labels)
+
+
+def prepared(representation: Representation, inputs: torch.Tensor, px: int) -> torch.Tensor:
+    """Return what a representation takes: images squeezed and normalised, codes as they are."""
+    if representation.takes_codes:
+        return inputs
+    return normalise(inputs if inputs.shape[-2:] == (px, px) else _squeeze(inputs, px))
+
+
+def resized_masks(masks: torch.Tensor, px: int) -> torch.Tensor:
+    """Return uint8 masks ``(count, height, width)`` at another size: nearest label, int64."""
+    resized = F.interpolate(masks[:, None], size=(px, px), mode="nearest-exact")
+    return resized[:, 0].long()
 
 
 def _squeeze(images: torch.Tensor, px: int) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """Projector architectures: from the levels of a representation to per-pixel class scores.
 
-GanOrCon appendix B and its released code. All take ``(levels, px)`` and return
-``(batch, classes, px, px)``; the first layer never builds the hypercolumn.
+GanOrCon appendix B and its released code; ReGAN's are in :mod:`raysweep.nets.cnn`. All take
+``(levels, px)`` and return ``(batch, classes, px, px)``; the first layer never builds the
+hypercolumn.
 """
 
 from __future__ import annotations
@@ -15,15 +16,19 @@ from torch import nn
 from torch.nn import functional as F
 
 from raysweep.config import Config, ConfigError
+from raysweep.nets.cnn import REGAN, Cnn, ConvTable, ReganKind
 from raysweep.nets.hypercolumn import HypercolumnConv2d
+from raysweep.nets.layers import Pointwise, Standardise
 
-Kind = Literal["mlp", "conv_a", "conv_b"]
+Kind = Literal["mlp", "conv_a", "conv_b", "cnn"] | ReganKind
 
-# widths of the papers, and how many of them lie on the way down
+# widths of the papers, and how many of them lie on the way down; of "cnn" an example
 PAPER_WIDTHS: dict[Kind, tuple[int, ...]] = {
     "mlp": (1024, 256),
     "conv_a": (1024, 256, 256, 256, 512, 512, 256, 256, 128, 256, 256),
     "conv_b": (1024, 256, 256, 256, 512, 256, 128, 256, 256),
+    "cnn": (128, 64, 32),
+    **{kind: table.widths for kind, table in REGAN.items()},
 }
 DOWN: dict[Kind, int] = {"conv_a": 6, "conv_b": 5}
 
@@ -32,23 +37,51 @@ class ProjectorConfig(Config):
     """Which projector.
 
     Attributes:
-        kind: ``mlp``; ``conv_a`` (Model-A, for 512 px) or ``conv_b`` (Model-B, for 256 px).
-        widths: channels of the hidden layers in order; the paper's if left out.
+        kind: GanOrCon's ``mlp``, ``conv_a`` (Model-A, for 512 px) and ``conv_b`` (Model-B, for
+            256 px); ReGAN's ``regan_mlp``, ``regan_s``, ``regan_m``, ``regan_l`` and
+            ``regan_l_released`` (see :data:`raysweep.nets.cnn.REGAN`); ``cnn`` for any other chain
+            of convolutions.
+        widths: channels of the hidden layers in order; the paper's if left out. Their number is
+            free for ``cnn`` only.
+        kernel: taps per axis of all layers of ``cnn`` but the last, which has one.
+        dilations: of the hidden layers of ``cnn``; 1 if left out. The first must be 1.
+        norm: batch norm in ``cnn``, before the activation.
         standardise: batch norm without scale and shift on every level before the first layer. Not
             in the papers; needed where levels differ in scale, as with random weights.
     """
 
     kind: Kind = "mlp"
     widths: tuple[int, ...] | None = Field(default=None)
+    kernel: Literal[1, 3, 5] = 3
+    dilations: tuple[int, ...] | None = None
+    norm: Literal["batch", "none"] = "batch"
     standardise: bool = False
 
     @model_validator(mode="after")
-    def _widths_fit_the_kind(self) -> ProjectorConfig:
+    def _fields_fit_the_kind(self) -> ProjectorConfig:
         expected = len(PAPER_WIDTHS[self.kind])
-        if len(self.hidden) != expected or min(self.hidden) < 1:
+        free = self.kind == "cnn" and len(self.hidden) > 0
+        if not (free or len(self.hidden) == expected) or min(self.hidden) < 1:
             raise ConfigError(
                 f"widths = {self.widths}: {self.kind} takes {expected} positive numbers, e.g. "
                 f"{list(PAPER_WIDTHS[self.kind])}"
+            )
+        if self.dilations is not None and (
+            len(self.dilations) != len(self.hidden)
+            or min(self.dilations) < 1
+            or self.dilations[0] != 1
+        ):
+            raise ConfigError(
+                f"dilations = {self.dilations}: one positive number per hidden layer, the first "
+                f"of them 1, e.g. {[1] * len(self.hidden)}"
+            )
+        unread = {"kernel", "dilations", "norm"} & self.model_fields_set
+        if self.kind != "cnn" and any(
+            getattr(self, name) != type(self).model_fields[name].default for name in unread
+        ):
+            raise ConfigError(
+                f"{', '.join(sorted(unread))}: only kind 'cnn' has them, not {self.kind!r}; leave "
+                "them out"
             )
         return self
 
@@ -60,33 +93,18 @@ class ProjectorConfig(Config):
     @property
     def minimum_px(self) -> int:
         """Smallest side of the output: that which can be halved as often as the model pools."""
-        return 1 if self.kind == "mlp" else 2 ** (DOWN[self.kind] - 1)
+        return 2 ** (DOWN[self.kind] - 1) if self.kind in DOWN else 1
 
-
-class Standardise(nn.Module):
-    """Batch norm without scale and shift, level by level; the identity if switched off."""
-
-    def __init__(self, channels: Sequence[int], *, active: bool) -> None:
-        super().__init__()
-        self.norms = nn.ModuleList(
-            nn.BatchNorm2d(count, affine=False) if active else nn.Identity() for count in channels
+    def table(self) -> ConvTable:
+        """Return the layers of ``cnn`` and of ReGAN's projectors."""
+        if self.kind in REGAN:
+            return REGAN[self.kind]._replace(widths=self.hidden)
+        return ConvTable(
+            widths=self.hidden,
+            kernels=(*[self.kernel] * len(self.hidden), 1),
+            dilations=(*(self.dilations or [1] * len(self.hidden)), 1),
+            norm=self.norm == "batch",
         )
-
-    def forward(self, levels: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Return levels of the same shapes."""
-        return [norm(level) for norm, level in zip(self.norms, levels, strict=True)]
-
-
-class Pointwise(nn.Conv2d):
-    """A 1x1 convolution as a matrix product: on CPUs several times faster in channels-last."""
-
-    def __init__(self, in_channels: int, out_channels: int, *, bias: bool) -> None:
-        super().__init__(in_channels, out_channels, 1, bias=bias)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map ``(batch, in, height, width)`` to ``(batch, out, height, width)``."""
-        mixed = F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
-        return mixed.permute(0, 3, 1, 2)
 
 
 class MlpProjector(nn.Module):
@@ -167,13 +185,6 @@ class ConvProjector(nn.Module):
         return scores
 
 
-PROJECTORS: dict[Kind, type[MlpProjector] | type[ConvProjector]] = {
-    "mlp": MlpProjector,
-    "conv_a": ConvProjector,
-    "conv_b": ConvProjector,
-}
-
-
 def build_projector(
     config: ProjectorConfig, channels: Sequence[int], num_classes: int
 ) -> nn.Module:
@@ -184,7 +195,11 @@ def build_projector(
         channels: channels of each level of the representation, shallow to deep.
         num_classes: number of classes, background included.
     """
-    return PROJECTORS[config.kind](config, channels, num_classes)
+    if config.kind == "mlp":
+        return MlpProjector(config, channels, num_classes)
+    if config.kind in DOWN:
+        return ConvProjector(config, channels, num_classes)
+    return Cnn(config.table(), channels, num_classes, standardise=config.standardise)
 
 
 def _initialise(net: nn.Module) -> None:

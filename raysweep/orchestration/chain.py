@@ -3,54 +3,94 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from raysweep.config import ConfigError, to_dict
+from raysweep.data.records import Split
 from raysweep.orchestration.stages import Stage
 from raysweep.presets import Experiment
 
-VERSIONS = {"pretrain": 1, "fit": 1, "evaluate": 1}
+VERSIONS = {"pretrain": 1, "project": 1, "fit": 1, "evaluate": 1}
 """Raised when a change of code changes what a stage computes from the same settings."""
 
 
-class Chain(NamedTuple):
-    """The stages of one experiment, in the order in which they are computed."""
+SPLITS: dict[str, tuple[Split, ...]] = {
+    "held_out": ("train", "val", "test"),
+    "five_folds": ("train", "test"),
+}
+"""What a protocol looks at, the labelled training images included."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The stages of one experiment.
+
+    Attributes:
+        pretrain: the representation.
+        projections: split to the search for its images in a generator; empty for representations
+            that take images as they are.
+        fit: the projector on it.
+        evaluate: its scores.
+    """
 
     pretrain: Stage
+    projections: Mapping[Split, Stage]
     fit: Stage
     evaluate: Stage
+
+    def __iter__(self) -> Iterator[Stage]:
+        """Iterate over the stages in the order in which they are computed."""
+        yield from (self.pretrain, *self.projections.values(), self.fit, self.evaluate)
 
 
 def chain_of(experiment: Experiment, fingerprint: str) -> Chain:
     """Return the stages of an experiment on the dataset with that fingerprint."""
     data, images = experiment.data, {"data": fingerprint}
-    represent = experiment.pretrain.relevant()
-    if experiment.pretrain.weights is not None and "weights" in represent:
-        represent["weights"] = file_digest(experiment.pretrain.weights)  # the content, not the path
-    sees_images = experiment.pretrain.method in ("moco", "simsiam", "random")
-    pretrain = Stage(
-        "pretrain",
-        {"represent": represent} | ({"px": data.px} if sees_images else {}),
-        images if sees_images else {},
-        VERSIONS["pretrain"],
-    )
+    pretrain = _pretrain(experiment, images)
+    labelled = {"shots": data.shots, "draw": data.draw}
+    projections: dict[Split, Stage] = {}
+    if experiment.pretrain.method == "stylegan2":
+        for split in SPLITS[experiment.evaluate.protocol]:
+            config = {"project": to_dict(experiment.project), "split": split}
+            projections[split] = Stage(
+                "project",
+                config | (labelled if split == "train" else {}),
+                {"pretrain": pretrain.key} | images,
+                VERSIONS["project"],
+            )
+    found = {f"{split} codes": stage.key for split, stage in projections.items()}
     fit = Stage(
         "fit",
-        {"fit": to_dict(experiment.fit), "px": data.px, "shots": data.shots, "draw": data.draw},
-        {"pretrain": pretrain.key} | images,
+        {"fit": experiment.fit.relevant(), "px": data.px} | labelled,
+        {"pretrain": pretrain.key} | images | {k: v for k, v in found.items() if "train" in k},
         VERSIONS["fit"],
     )
     evaluate = Stage(
         "evaluate",
         {"evaluate": to_dict(experiment.evaluate)},
-        {"fit": fit.key} | images,
+        {"fit": fit.key} | images | {k: v for k, v in found.items() if "train" not in k},
         VERSIONS["evaluate"],
     )
-    return Chain(pretrain, fit, evaluate)
+    return Chain(pretrain, projections, fit, evaluate)
 
 
-def file_digest(path: str) -> str:
+def _pretrain(experiment: Experiment, images: dict[str, str]) -> Stage:
+    config, represent = experiment.pretrain, experiment.pretrain.relevant()
+    px: dict[str, int] = {}  # a generator reads images at its own resolution
+    if config.contrastive or config.method == "random":
+        px = {"px": experiment.data.px}
+    elif config.method != "stylegan2":
+        images = {}
+    if config.method == "weights":  # the content of a file, not its path
+        represent["weights"] = file_digest("pretrain.weights", str(config.weights))
+    if config.method == "stylegan2" and config.gan.inception is not None:
+        represent["gan"]["inception"] = file_digest("pretrain.gan.inception", config.gan.inception)
+    return Stage("pretrain", {"represent": represent} | px, images, VERSIONS["pretrain"])
+
+
+def file_digest(setting: str, path: str) -> str:
     """Return a hash of a file's content.
 
     Raises:
@@ -61,5 +101,5 @@ def file_digest(path: str) -> str:
             return hashlib.file_digest(stream, "blake2b").hexdigest()[:32]
     except OSError as error:
         raise ConfigError(
-            f"pretrain.weights = {path!r} cannot be read: {error.strerror}; give a local file"
+            f"{setting} = {path!r} cannot be read: {error.strerror}; give a local file"
         ) from None

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from raysweep.config import ConfigError, override, parse_assignments
 from raysweep.data.dataset import DatasetInfo, describe
@@ -17,6 +18,9 @@ from raysweep.data.render import DOMAINS
 from raysweep.evaluate.protocols import FOLDS
 from raysweep.presets import PRESETS, Experiment
 from raysweep.represent.weights import load_trunk
+
+FILES = ("data.source", "pretrain.weights", "pretrain.gan.inception")
+"""Settings that hold a path; workers run in other directories, so it is made absolute."""
 
 
 def parser(description: str, *, sweep: bool = False) -> argparse.ArgumentParser:
@@ -35,8 +39,10 @@ def parser(description: str, *, sweep: bool = False) -> argparse.ArgumentParser:
     return flags
 
 
-def experiment_from(options: argparse.Namespace) -> Experiment:
-    """Return the preset with ``--data`` and ``--set`` applied.
+def experiment_from(
+    options: argparse.Namespace, changes: Mapping[str, Any] | None = None
+) -> Experiment:
+    """Return the preset with a job's own changes, ``--data`` and ``--set`` applied.
 
     Raises:
         ConfigError: preset, setting or value is not one that exists.
@@ -44,10 +50,9 @@ def experiment_from(options: argparse.Namespace) -> Experiment:
     if options.preset not in PRESETS:
         raise ConfigError(f"--preset {options.preset!r}: allowed are {', '.join(PRESETS)}")
     experiment = PRESETS[options.preset]()
-    changes = parse_assignments(experiment, options.assignments)
-    if options.data is not None:
-        changes = {"data.source": options.data} | changes
-    for name in ("data.source", "pretrain.weights"):  # workers run in other directories
+    data = {} if options.data is None else {"data.source": options.data}
+    changes = {**(changes or {}), **data, **parse_assignments(experiment, options.assignments)}
+    for name in FILES:
         if name in changes:
             changes[name] = _absolute(changes[name])
     return override(experiment, changes)

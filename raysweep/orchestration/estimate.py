@@ -13,22 +13,29 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from raysweep.data.records import Split
 from raysweep.fewshot.projector import candidate_steps
 from raysweep.nets.projectors import ProjectorConfig, build_projector
 from raysweep.nets.resnet import TrunkConfig, build_trunk
+from raysweep.nets.stylegan2 import Generator, StyleGan2Config
+from raysweep.nets.stylegan2_discriminator import Discriminator
 from raysweep.presets import Experiment
+from raysweep.represent.config import RepresentConfig
 
 if TYPE_CHECKING:
     from raysweep.orchestration.plan import Trial
     from raysweep.orchestration.stages import StageStore
 
-GFLOP_PER_SECOND = {"pretrain": 88.0, "fit": 50.0, "evaluate": 50.0}
-SECONDS_PER_IMAGE = {"pretrain": 3.5e-4, "fit": 5e-4, "evaluate": 1e-3}
+GFLOP_PER_SECOND = {"pretrain": 88.0, "project": 15.0, "fit": 50.0, "evaluate": 50.0}
+SECONDS_PER_IMAGE = {"pretrain": 3.5e-4, "project": 0.0, "fit": 5e-4, "evaluate": 1e-3}
+GAN_SLOWER = 1.7  # many small convolutions, far from the speed of a trunk's
 PROCESS_GIB = 0.8
-NAMES = ("pretrain", "fit", "evaluate")
+Levels = tuple[tuple[int, int], ...]
+"""Channels and side of each map that a projector stands on."""
+NAMES = ("pretrain", "project", "fit", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -44,24 +51,37 @@ class Work:
 
 
 def work_of(experiment: Experiment, counts: Mapping[Split, int]) -> dict[str, Work]:
-    """Return the work of each stage of an experiment on a dataset with that many images."""
+    """Return the work of each kind of stage on a dataset with that many images.
+
+    All projections of an experiment count together.
+    """
     represent, fit = experiment.pretrain, experiment.fit
-    learnt = represent.steps * represent.batch if represent.learnt else 0
-    trunk = _trunk_gflop(represent.trunk, represent.resolution, 2) if represent.learnt else 0.0
-    channels: tuple[int, ...] = (3,)
-    features = 0.0
-    if represent.method != "rgb":
-        channels = build_trunk(represent.trunk).channels
+    seen, scored = fit.steps * fit.batch, scored_images(experiment, counts)
+    generator, discriminator, features = 0.0, 0.0, 0.0
+    levels: Levels = ((3, fit.resolution),)
+    if represent.method == "stylegan2":
+        generator, discriminator = _gan_gflop(represent.gan.network)
+        levels, features = _generator_levels(represent.gan.network), generator
+    elif represent.method != "rgb":
+        widths = build_trunk(represent.trunk).channels
+        levels = tuple((width, max(1, fit.resolution >> at)) for at, width in enumerate(widths))
         features = _trunk_gflop(represent.trunk, fit.resolution, 1)
-    projector = _projector_gflop(fit.projector, channels, fit.resolution)
-    seen = fit.steps * fit.batch
-    scored = scored_images(experiment, counts)
+    projector = _projector_gflop(fit.projector, levels, fit.resolution)
+    searched = experiment.data.shots + counts.get("val", 0) + counts.get("test", 0)
     return {
-        # the query forward and backward, and the key forward
-        "pretrain": Work(4 * trunk * learnt, learnt),
+        "pretrain": _pretraining(represent, generator, discriminator),
+        "project": Work(3 * generator * experiment.project.steps * searched, searched),
         "fit": Work((features + 3 * projector) * seen, seen),
         "evaluate": Work((features + projector) * scored, scored),
     }
+
+
+def _pretraining(represent: RepresentConfig, generator: float, discriminator: float) -> Work:
+    images = represent.steps_in_all * represent.images_per_step if represent.learnt else 0
+    if represent.contrastive:  # the query forward and backward, and the key forward
+        return Work(4 * _trunk_gflop(represent.trunk, represent.resolution, 2) * images, images)
+    # G: forward and backward through both; D: forward of G, both ways twice through D
+    return Work((4 * generator + 8 * discriminator) * images * GAN_SLOWER, images)
 
 
 class Clock:
@@ -79,13 +99,13 @@ class Clock:
         return self._expected(trial, name) * self.correction[name]
 
     def _expected(self, trial: Trial, name: str) -> float:
-        return work_of(trial.experiment, self.counts)[name].seconds(name)
+        seconds = work_of(trial.experiment, self.counts)[name].seconds(name)
+        return seconds / max(1, len(trial.chain.projections)) if name == "project" else seconds
 
     def _correction(self, name: str, trials: list[Trial], store: StageStore) -> float:
         taken, expected = 0.0, 0.0
-        stages = {getattr(trial.chain, name).key: trial for trial in trials}
-        for trial in stages.values():
-            stage = getattr(trial.chain, name)
+        stages = {stage: trial for trial in trials for stage in trial.chain if stage.name == name}
+        for stage, trial in stages.items():
             if store.done(stage):
                 taken += store.record(stage)["cost"]["seconds"]
                 expected += self._expected(trial, name)
@@ -96,8 +116,8 @@ def scored_images(experiment: Experiment, counts: Mapping[Split, int]) -> int:
     """Return how many images an evaluation labels, all candidates together."""
     candidates = len(candidate_steps(experiment.fit))
     if experiment.evaluate.protocol == "five_folds":
-        return candidates * counts["test"]
-    return candidates * counts["val"] + counts["test"]
+        return candidates * counts.get("test", 0)
+    return candidates * counts.get("val", 0) + counts.get("test", 0)
 
 
 def peak_gib(experiment: Experiment, images: int) -> float:
@@ -107,11 +127,22 @@ def peak_gib(experiment: Experiment, images: int) -> float:
 
 def disk_gib(experiment: Experiment) -> float:
     """Return the estimated disk space of one pretraining: weights and a checkpoint, in GiB."""
+    represent = experiment.pretrain
     with torch.device("meta"):
-        trunk = build_trunk(experiment.pretrain.trunk)
-    weights = sum(parameter.numel() for parameter in trunk.parameters()) * 4
-    queue = experiment.pretrain.moco.queue * experiment.pretrain.moco.dim * 4
-    return (5 * weights + queue) / 2**30
+        if represent.method == "stylegan2":  # snapshots; the average, and both with Adam's moments
+            generator, discriminator = (
+                net(represent.gan.network) for net in (Generator, Discriminator)
+            )
+            snapshots = len(represent.gan.snapshot_steps) + 1
+            numbers = (4 + snapshots) * _size(generator) + 3 * _size(discriminator)
+        else:
+            numbers = 5 * _size(build_trunk(represent.trunk))
+            numbers += represent.moco.queue * represent.moco.dim
+    return numbers * 4 / 2**30
+
+
+def _size(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 @functools.cache
@@ -124,11 +155,23 @@ def _trunk_gflop(config: TrunkConfig, px: int, stem_stride: Literal[1, 2]) -> fl
 
 
 @functools.cache
-def _projector_gflop(config: ProjectorConfig, channels: tuple[int, ...], px: int) -> float:
-    sides = [px] if len(channels) == 1 else [max(1, px >> level) for level in range(len(channels))]
+def _gan_gflop(config: StyleGan2Config) -> tuple[float, float]:
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        levels = [
-            torch.empty(1, width, side, side) for width, side in zip(channels, sides, strict=True)
-        ]
-        build_projector(config, channels, 12).eval()(levels, px)
+        Generator(config)(torch.empty(1, config.z_dim))
+        of_generator = float(counter.get_total_flops())
+        Discriminator(config)(torch.empty(1, 3, config.resolution, config.resolution))
+    return of_generator / 1e9, (float(counter.get_total_flops()) - of_generator) / 1e9
+
+
+def _generator_levels(config: StyleGan2Config) -> Levels:
+    sides = config.resolutions[::-1]
+    return tuple((config.channels(side), side) for side in sides for _ in range(2))[:-1]
+
+
+@functools.cache
+def _projector_gflop(config: ProjectorConfig, levels: Levels, px: int) -> float:
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        maps = [torch.empty(1, channels, side, side) for channels, side in levels]
+        widths = [channels for channels, _ in levels]
+        build_projector(config, widths, 12).eval()(maps, px)
     return float(counter.get_total_flops()) / 1e9

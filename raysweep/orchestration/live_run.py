@@ -22,7 +22,6 @@ from raysweep.orchestration.worker import Curve, Progress
 from raysweep.presets import Experiment
 
 SEND_SECONDS = 10.0
-PARAMS = ("method", "resolution", "steps", "batch", "lr", "seed")
 
 
 class PretrainingRun:
@@ -79,20 +78,33 @@ class PretrainingRun:
         if found:
             self.run = str(found[0].info.run_id)
             self.client.update_run(self.run, status="RUNNING")
-            history = self.client.get_metric_history(self.run, "pretrain/loss")
+            first = (
+                "pretrain/loss"
+                if self.experiment.pretrain.contrastive
+                else "pretrain/loss/generator"
+            )
+            history = self.client.get_metric_history(self.run, first)
             self.sent = {int(point.step) for point in history}
             return
         config = self.experiment.pretrain
-        name = f"{config.method} {config.resolution} px {self.stage.key[:8]}"
+        name = f"{config.method} {config.images_px} px {self.stage.key[:8]}"
         tags = lineage_tags(self.info) | {"raysweep.stage.pretrain": self.stage.key}
         self.run = str(self.client.create_run(where, tags=tags, run_name=name).info.run_id)
-        for key in PARAMS:
-            self.client.log_param(self.run, f"pretrain.{key}", getattr(config, key))
+        params = {
+            "method": config.method,
+            "resolution": config.images_px,
+            "kimg": config.steps_in_all * config.images_per_step / 1000,
+            "batch": config.images_per_step,
+            "lr": config.lr if config.contrastive else config.gan.lr,
+            "seed": config.seed,
+        }
+        for key, value in params.items():
+            self.client.log_param(self.run, f"pretrain.{key}", value)
         self.client.log_param(self.run, "preset", self.preset)
         self.client.log_dict(self.run, to_dict(self.experiment), "config.json")
 
     def _send(self, rows: Mapping[int, Mapping[str, float]]) -> None:
-        now, batch = int(time.time() * 1000), self.experiment.pretrain.batch
+        now, batch = int(time.time() * 1000), self.experiment.pretrain.images_per_step
         points = [
             Metric(f"pretrain/{key}", value, now, step * batch)
             for step, metrics in rows.items()

@@ -59,10 +59,11 @@ class Monitor:
         """Take in how far a trial's present stage is."""
         self.running[str(trial)] = (trial, progress)
         if progress.stage in NAMES:
-            for stage in trial.chain[: NAMES.index(progress.stage)]:
+            for stage in trial.chain:
+                if stage.name == progress.stage:
+                    self._set(stage.key, progress.step / progress.steps)
+                    break
                 self._set(stage.key, 1.0)
-            here = trial.chain[NAMES.index(progress.stage)]
-            self._set(here.key, progress.step / progress.steps)
         if self.throttle.ready():
             self.console.print(self._line())
 

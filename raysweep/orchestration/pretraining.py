@@ -1,9 +1,10 @@
-"""The job behind ``jobs/pretrain_contrastive.py``: one representation, tracked and stored."""
+"""The job behind ``jobs/pretrain_*.py``: one representation, tracked and stored."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Callable
 
 from rich.console import Console
@@ -14,32 +15,30 @@ from raysweep.orchestration import terminal
 from raysweep.orchestration.chain import chain_of
 from raysweep.orchestration.cli import experiment_from
 from raysweep.orchestration.estimate import disk_gib, work_of
+from raysweep.orchestration.generative import check_images
+from raysweep.orchestration.learning import pretrain
 from raysweep.orchestration.live_run import PretrainingRun
 from raysweep.orchestration.mlflow_client import ui_command
-from raysweep.orchestration.pipeline import Run, pretrain
 from raysweep.orchestration.render import materialise_in_parallel
 from raysweep.orchestration.stages import Stage, StageStore
 from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.worker import Progress
+from raysweep.orchestration.worker import Progress, Run
 from raysweep.presets import Experiment
 
 
-def run_pretraining(options: argparse.Namespace) -> int:
+def run_pretraining(options: argparse.Namespace, *, methods: tuple[str, ...]) -> int:
     """Train one representation, or find it trained; return the exit code.
 
+    Args:
+        options: parsed flags of :func:`raysweep.orchestration.cli.parser`.
+        methods: what ``pretrain.method`` may be, the default first.
+
     Raises:
-        ValueError: the input cannot be used; nothing has been started.
+        ConfigError: the input cannot be used; nothing has been started.
     """
-    experiment = experiment_from(options)
-    config = experiment.pretrain
-    if not config.learnt:
-        raise ConfigError(f"pretrain.method = {config.method!r}: allowed here are moco, simsiam")
-    if config.batch % options.workers:
-        raise ConfigError(
-            f"--workers {options.workers}: must divide pretrain.batch = {config.batch}"
-        )
+    experiment = experiment_from(options, {"pretrain.method": methods[0]})
     storage = Storage(options.storage)
-    info = describe(experiment.data.source, builtin=experiment.data.builtin)
+    info = _checked(experiment, methods, options.workers)
     store, stage = StageStore(storage), chain_of(experiment, info.fingerprint).pretrain
     console = terminal.console()
     if options.dry_run:
@@ -62,6 +61,20 @@ def run_pretraining(options: argparse.Namespace) -> int:
     return 0
 
 
+def _checked(experiment: Experiment, methods: tuple[str, ...], workers: int) -> DatasetInfo:
+    config = experiment.pretrain
+    if config.method not in methods:
+        allowed = ", ".join(methods)
+        raise ConfigError(f"pretrain.method = {config.method!r}: allowed here are {allowed}")
+    if config.images_per_step % workers:
+        setting = "pretrain.batch" if config.contrastive else "pretrain.gan.batch"
+        raise ConfigError(f"--workers {workers}: must divide {setting} = {config.images_per_step}")
+    info = describe(experiment.data.source, builtin=experiment.data.builtin)
+    if config.method == "stylegan2":
+        check_images(config.gan, info.counts["unlabelled"] or info.counts["train"])
+    return info
+
+
 def _train(
     experiment: Experiment,
     stage: Stage,
@@ -73,12 +86,12 @@ def _train(
 ) -> None:
     tracked = PretrainingRun(store, stage, experiment, info=info, preset=options.preset)
     throttle = terminal.Throttle(10.0)
+    speed = _Speed(experiment.pretrain.images_per_step)
 
     def report(progress: Progress) -> None:
         tracked.log(progress)
         if throttle.ready() or progress.step == progress.steps:
-            shown = ", ".join(f"{key} {value:.3g}" for key, value in progress.metrics.items())
-            screen.print(f"step {progress.step}/{progress.steps}  {shown}")
+            screen.print(speed.line(progress), soft_wrap=True)
 
     try:
         if options.workers > 1 or options.address or not store.storage.is_local:
@@ -131,11 +144,31 @@ def _train_here(
             workspace.commit(pretrain(experiment, chain, workspace, run_with))
 
 
+class _Speed:
+    """Words the progress of a training, with the time that is left at the speed so far."""
+
+    def __init__(self, images_per_step: int) -> None:
+        self.images_per_step = images_per_step
+        self.first: tuple[int, float] | None = None
+
+    def line(self, progress: Progress) -> str:
+        now, step = time.monotonic(), progress.step
+        start, since = self.first = self.first or (step, now)
+        left = "?"
+        if step > start:
+            left = terminal.clock((now - since) / (step - start) * (progress.steps - step))
+        kimg, total = (count * self.images_per_step / 1000 for count in (step, progress.steps))
+        shown = ", ".join(f"{key} {value:.3g}" for key, value in progress.metrics.items())
+        return f"{kimg:.1f} of {total:.1f} kimg, {left} left  {shown}"
+
+
 def _preview(console: Console, experiment: Experiment, stage: Stage, store: StageStore) -> None:
     state = "done" if store.done(stage) else "to resume" if store.started(stage) else "to run"
     config = experiment.pretrain
     seconds = 0.0 if state == "done" else work_of(experiment, {})["pretrain"].seconds("pretrain")
     console.print(f"{stage}: {state}")
-    console.print(f"{config.method}, {config.steps} steps of {config.batch} images")
+    console.print(
+        f"{config.method}, {config.steps_in_all} steps of {config.images_per_step} images"
+    )
     console.print(f"time: about {terminal.clock(seconds)} of one core")
     console.print(f"disk: about {disk_gib(experiment):.2f} GiB for weights and checkpoints")

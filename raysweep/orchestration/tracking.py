@@ -205,7 +205,7 @@ class Tracker:
         place = self.store.directory(stage) / "curve.json"
         if not place.exists():
             return []
-        per_step = trial.experiment.pretrain.batch if stage.name == "pretrain" else 1
+        per_step = trial.experiment.pretrain.images_per_step if stage.name == "pretrain" else 1
         return [
             Metric(f"{stage.name}/{key}", value, now, int(row["step"]) * per_step)
             for row in json.loads(place.read_text())

@@ -15,11 +15,11 @@ from ray.train.v2.api.config import FailureConfig
 
 from raysweep import collective
 from raysweep.config import ConfigError, from_dict, to_dict
-from raysweep.orchestration.pipeline import Run, learn_representation
+from raysweep.orchestration.learning import learn_representation
 from raysweep.orchestration.stages import Stage, StageStore, Workspace
 from raysweep.orchestration.storage import Storage
 from raysweep.orchestration.tune import opened
-from raysweep.orchestration.worker import Progress, Report
+from raysweep.orchestration.worker import Progress, Report, Run
 from raysweep.presets import Experiment
 
 

@@ -17,11 +17,16 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from raysweep import collective
+from raysweep.data.dataset import Dataset
 from raysweep.learner import Learner
+from raysweep.orchestration.stages import StageStore
 
 BatchT = TypeVar("BatchT")
 CHECKPOINT_SECONDS = float(os.environ.get("RAYSWEEP_CHECKPOINT_SECONDS", "20"))
 """Least time between two checkpoints; how a stage is run, so not part of any config."""
+
+LOG_EVERY = 10
+"""Steps per window of the learning curve."""
 
 Curve = list[dict[str, float]]
 
@@ -37,6 +42,16 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a stage needs to run, and nothing that changes its result."""
+
+    store: StageStore
+    dataset: Dataset
+    device: torch.device
+    report: Report
 
 
 class Checkpoints(Protocol):
@@ -57,9 +72,10 @@ def run(
     steps: int,
     checkpoints: Checkpoints,
     report: Report,
-    log_every: int = 10,
+    log_every: int = LOG_EVERY,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     after_step: Callable[[int], None] | None = None,
+    measure: Callable[[int], dict[str, float]] | None = None,
 ) -> Curve:
     """Train to ``steps`` and return the learning curve.
 
@@ -73,6 +89,7 @@ def run(
         log_every: steps per window; the curve holds each window's means.
         checkpoint_seconds: least time between two checkpoints; they fall on ends of windows.
         after_step: called with the number of finished steps.
+        measure: finished steps to further metrics of the curve; called at the ends of windows.
 
     Returns:
         One row per window: ``{"step": finished steps, metric: mean over window and workers}``.
@@ -89,7 +106,7 @@ def run(
             after_step(done)
         if done % log_every and done != steps:
             continue
-        metrics = _reduce(window)
+        metrics = _reduce(window) | (measure(done) if measure is not None else {})
         _require_finite(metrics, name=name, step=done)
         window = []
         curve.append({"step": done, **metrics})
@@ -110,7 +127,10 @@ def _restore(learner: Learner[BatchT], checkpoints: Checkpoints) -> tuple[int, C
 
 
 def _reduce(window: list[dict[str, torch.Tensor]]) -> dict[str, float]:
-    means = {key: torch.stack([row[key].float() for row in window]).mean() for key in window[0]}
+    names = dict.fromkeys(key for row in window for key in row)  # some come every few steps only
+    means = {
+        key: torch.stack([row[key].float() for row in window if key in row]).mean() for key in names
+    }
     return {key: float(collective.mean(value)) for key, value in means.items()}
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from raysweep.config import Config, ConfigError, to_dict
 from raysweep.data.augment import ViewConfig
 from raysweep.nets.resnet import TrunkConfig
+from raysweep.represent.gan_config import GanConfig
 
 
 class MocoConfig(Config):
@@ -46,10 +47,11 @@ class SimsiamConfig(Config):
 
 
 class RepresentConfig(Config):
-    """A representation: learnt (``moco``, ``simsiam``), a baseline, or imported.
+    """A representation: learnt (``moco``, ``simsiam``, ``stylegan2``), a baseline, or imported.
 
     Attributes:
-        method: ``moco`` or ``simsiam``; ``random`` for the trunk with random weights and calibrated
+        method: ``moco`` or ``simsiam``; ``stylegan2``, which reads only ``gan`` and ``seed``;
+            ``random`` for the trunk with random weights and calibrated
             batch norm, ``rgb`` for the raw colour of the pixel (every table carries both);
             ``weights`` for a local checkpoint file.
         trunk: the network that is pretrained.
@@ -69,10 +71,11 @@ class RepresentConfig(Config):
         seed: seed of weights and views.
         moco: settings of MoCo v2.
         simsiam: settings of SimSiam.
+        gan: settings of StyleGAN2.
         weights: path of the checkpoint, for method ``weights``.
     """
 
-    method: Literal["moco", "simsiam", "random", "rgb", "weights"] = "moco"
+    method: Literal["moco", "simsiam", "stylegan2", "random", "rgb", "weights"] = "moco"
     trunk: TrunkConfig = TrunkConfig()
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = Field(default=0.03, gt=0)
@@ -88,6 +91,7 @@ class RepresentConfig(Config):
     seed: int = 0
     moco: MocoConfig = MocoConfig()
     simsiam: SimsiamConfig = SimsiamConfig()
+    gan: GanConfig = GanConfig()
     weights: str | None = None
 
     @model_validator(mode="after")
@@ -96,7 +100,7 @@ class RepresentConfig(Config):
             raise ConfigError(
                 "weights = None: method 'weights' needs the path of a checkpoint file"
             )
-        if not self.learnt:
+        if not self.contrastive:
             return self
         if self.resolution < self.trunk.minimum_px:
             raise ConfigError(
@@ -121,17 +125,38 @@ class RepresentConfig(Config):
         return self
 
     @property
-    def learnt(self) -> bool:
-        """Whether the method trains the trunk."""
+    def contrastive(self) -> bool:
+        """Whether the method trains a trunk on pairs of views."""
         return self.method in ("moco", "simsiam")
+
+    @property
+    def learnt(self) -> bool:
+        """Whether the method is a training, one that takes long and leaves a curve."""
+        return self.contrastive or self.method == "stylegan2"
+
+    @property
+    def images_px(self) -> int:
+        """Side of the images or views that the training sees."""
+        return self.gan.network.resolution if self.method == "stylegan2" else self.resolution
+
+    @property
+    def steps_in_all(self) -> int:
+        """Steps of the training."""
+        return self.gan.steps if self.method == "stylegan2" else self.steps
+
+    @property
+    def images_per_step(self) -> int:
+        """Images per step of the training, over all workers."""
+        return self.gan.batch if self.method == "stylegan2" else self.batch
 
     def relevant(self) -> dict[str, Any]:
         """Return only the settings that the method reads: what a stage's key is made of."""
         data = to_dict(self)
-        if self.learnt:
-            unread = {"weights", "simsiam" if self.method == "moco" else "moco"}
+        if self.contrastive:
+            unread = {"weights", "gan", "simsiam" if self.method == "moco" else "moco"}
             return {key: value for key, value in data.items() if key not in unread}
         read = {
+            "stylegan2": ("method", "gan", "seed"),
             "random": ("method", "trunk", "seed"),
             "rgb": ("method",),
             "weights": ("method", "trunk", "weights"),

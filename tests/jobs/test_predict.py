@@ -13,10 +13,11 @@ from PIL import Image
 
 from raysweep.data.dataset import open_dataset
 from raysweep.orchestration.chain import chain_of
-from raysweep.orchestration.pipeline import Run, compute
+from raysweep.orchestration.pipeline import compute
 from raysweep.orchestration.prediction import find_model, predict_folder
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
+from raysweep.orchestration.worker import Run
 from raysweep.presets import smoke
 
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,125 @@
+"""The pretrain stage of a generator: training, sample grids, distances, snapshots."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from raysweep import collective
+from raysweep.config import ConfigError
+from raysweep.data.sampling import batch_indices
+from raysweep.evaluate.distance import FrechetDistance
+from raysweep.evaluate.images import mosaic
+from raysweep.orchestration.models import GENERATOR
+from raysweep.orchestration.stages import Workspace
+from raysweep.orchestration.worker import LOG_EVERY, Checkpoints, Curve, Report, run
+from raysweep.represent.config import RepresentConfig
+from raysweep.represent.gan import Gan
+from raysweep.represent.gan_config import GanConfig
+from raysweep.represent.generators import sample, save_generator
+
+FEWEST_IMAGES = 32
+SHOWN = 64
+MOST_REAL = 50_000  # as FID is usually taken
+SAMPLE_SEED = 0
+
+
+def learn_generator(
+    config: RepresentConfig,
+    images: torch.Tensor,
+    workspace: Workspace,
+    *,
+    device: torch.device,
+    report: Report,
+    checkpoints: Checkpoints,
+) -> Curve:
+    """Train StyleGAN2 as one of ``collective.size()`` workers; return its curve.
+
+    Rank 0 leaves ``generator.safetensors`` (the moving average), ``generator-<kimg>.safetensors``
+    per snapshot and ``samples-<kimg>.png`` per tick.
+
+    Args:
+        config: settings of method ``stylegan2``.
+        images: ``(count, 3, resolution, resolution)`` uint8.
+        workspace: where files go.
+        device: where the networks live.
+        report: receives the progress.
+        checkpoints: where state is kept.
+    """
+    gan, learner = config.gan, Gan(config, device=device)
+    ticks = Ticks(learner, images, workspace.path)
+
+    def batch_at(step: int) -> dict[str, torch.Tensor]:
+        count = len(images) * (2 if gan.mirror else 1)
+        share = batch_indices(
+            step,
+            count=count,
+            batch=gan.batch,
+            seed=config.seed,
+            rank=collective.rank(),
+            workers=collective.size(),
+        )
+        chosen = images[share % len(images)]
+        mirrored = (share >= len(images))[:, None, None, None]
+        return {"image": torch.where(mirrored, chosen.flip(-1), chosen)}
+
+    curve = run(
+        learner,
+        batch_at,
+        name="pretrain",
+        steps=gan.steps,
+        checkpoints=checkpoints,
+        report=report,
+        after_step=ticks.keep_snapshot,
+        measure=ticks.measure,
+    )
+    if collective.rank() == 0:
+        save_generator(learner.average, workspace.path / GENERATOR)
+    return curve
+
+
+def check_images(gan: GanConfig, count: int) -> None:
+    """Check that there are enough images to train a generator on.
+
+    Raises:
+        ConfigError: there are fewer than a batch, or than 32.
+    """
+    fewest = max(FEWEST_IMAGES, gan.batch)
+    if count < fewest:
+        raise ConfigError(
+            f"pretrain.method = 'stylegan2': {count} images are too few to train a generator; "
+            f"give {fewest} or more unlabelled ones, or use a contrastive method"
+        )
+
+
+class Ticks:
+    """What is recorded while a generator is trained; on rank 0 only."""
+
+    def __init__(self, learner: Gan, images: torch.Tensor, folder: Path) -> None:
+        self.learner, self.images, self.folder = learner, images, folder
+        self.distance: FrechetDistance | None = None
+
+    def keep_snapshot(self, done: int) -> None:
+        """Keep a generator after some of the steps."""
+        if done in self.learner.gan.snapshot_steps and collective.rank() == 0:
+            name = f"generator-{self.learner.kimg:.3f}.safetensors"
+            save_generator(self.learner.average, self.folder / name)
+
+    def measure(self, done: int) -> dict[str, float]:
+        """Return the distance at the first window's end in each tick; leave a sample grid."""
+        gan = self.learner.gan
+        tick = gan.tick_kimg * 1000 / gan.batch
+        is_due = done // tick > (done - LOG_EVERY) // tick or done == gan.steps
+        if collective.rank() != 0 or not is_due:
+            return {}
+        if self.distance is None:
+            self.distance = FrechetDistance(
+                self.images[:MOST_REAL], inception=gan.inception, device=self.learner.device
+            )
+        generator = self.learner.average
+        shown = torch.cat(list(sample(generator, SHOWN, seed=SAMPLE_SEED))).cpu()
+        picture = mosaic(shown.permute(0, 2, 3, 1).numpy())
+        picture.save(self.folder / f"samples-{self.learner.kimg:.3f}.png")
+        value = self.distance.to(sample(generator, gan.measured, seed=SAMPLE_SEED))
+        return {self.distance.name: value}

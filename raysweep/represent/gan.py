@@ -1,0 +1,259 @@
+"""StyleGAN2 training with lazy regularisation and adaptive augmentation.
+
+Karras et al. 2020 (1912.04958) and 2020 (2006.06676), phases in the order of the official code:
+generator, path length, discriminator, R1.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from raysweep import collective, rng
+from raysweep.nets.stylegan2 import Generator
+from raysweep.nets.stylegan2_discriminator import Discriminator
+from raysweep.represent import gan_losses as losses
+from raysweep.represent.ada import AdaController, apply_augmentation, draw_augmentation
+from raysweep.represent.config import RepresentConfig
+from raysweep.represent.contrastive import Images
+
+BETAS = (0.0, 0.99)
+LARGEST_GRADIENT = 1e5
+PENALTIES = ("path", "r1")
+
+
+class Phase(NamedTuple):
+    """A kind of update: which network, how often, and by which loss (of this worker's images)."""
+
+    name: str
+    network: Generator | Discriminator
+    interval: int
+    loss: Callable[[torch.Tensor], torch.Tensor]
+
+
+class Gan:
+    """Learner of StyleGAN2.
+
+    Several workers share the batch: gradients, w_avg, path length and augmentation statistics are
+    those of all images, so the losses are those of one worker with the whole batch, except that the
+    minibatch standard deviation groups images of one worker. Gradients are averaged by hand, since
+    data-parallel wrappers do not see the gradients inside R1 and path length.
+
+    Deviations from the official code: every image draws its own style-mixing crossover, and the
+    mean path length is a constant in the penalty's gradient.
+
+    Args:
+        config: settings; reads ``seed`` and ``gan``.
+        device: where the networks live.
+    """
+
+    def __init__(self, config: RepresentConfig, *, device: torch.device | str) -> None:
+        self.config, self.gan = config, config.gan
+        self.device = torch.device(device)
+        with rng.seeded(config.seed, "generator"):
+            self.generator = Generator(self.gan.network).to(self.device).train()
+        with rng.seeded(config.seed, "discriminator"):
+            self.discriminator = Discriminator(self.gan.network).to(self.device).train()
+        self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
+        self.path_mean = torch.zeros((), device=self.device)
+        self.ada = AdaController(self.gan.ada)
+        self.phases = self._phases()
+        lazy = {phase.network: phase.interval for phase in self.phases if phase.name in PENALTIES}
+        self.optimizers = {
+            network: _lazy_adam(network, lr=self.gan.lr, interval=lazy.get(network))
+            for network in (self.generator, self.discriminator)
+        }
+        self.steps_taken = 0
+
+    def _phases(self) -> list[Phase]:
+        gan, g, d = self.gan, self.generator, self.discriminator
+        phases = [
+            Phase("generator", g, 1, self._generator_loss),
+            Phase("path", g, gan.path_interval, self._path_loss),
+            Phase("discriminator", d, 1, self._discriminator_loss),
+            Phase("r1", d, gan.r1_interval, self._r1_loss),
+        ]
+        off = {"path": gan.path_weight == 0, "r1": gan.r1_gamma == 0}
+        return [phase for phase in phases if not off.get(phase.name, False)]
+
+    @property
+    def kimg(self) -> float:
+        """Thousands of real images shown so far."""
+        return self.steps_taken * self.gan.batch / 1000
+
+    def step(self, batch: Images) -> dict[str, torch.Tensor]:
+        """Run the phases that are due.
+
+        Args:
+            batch: ``{"image": (batch / workers, 3, resolution, resolution) uint8}``.
+
+        Returns:
+            ``loss/<phase>`` of the phases that ran, of this worker's images and without the factor
+            of lazy regularisation; ``sign``, the mean sign of real logits; ``p`` of the
+            augmentation.
+
+        Raises:
+            FloatingPointError: a loss is not finite; names the phase and kimg.
+            ValueError: wrong number or size of images.
+        """
+        images = self._checked(batch["image"]).to(self.device).float() / 127.5 - 1
+        found: dict[str, torch.Tensor] = {}
+        for phase in self.phases:
+            if self.steps_taken % phase.interval == 0:
+                found[f"loss/{phase.name}"] = self._update(phase, images)
+        self._follow()
+        self.steps_taken += 1
+        self.ada.step()
+        return {**found, "sign": self.sign, "p": torch.tensor(self.ada.p, device=self.device)}
+
+    def _update(self, phase: Phase, images: torch.Tensor) -> torch.Tensor:
+        self.generator.requires_grad_(phase.network is self.generator)
+        self.discriminator.requires_grad_(phase.network is self.discriminator)
+        loss = phase.loss(images)
+        if not loss.isfinite():
+            raise FloatingPointError(
+                f"{phase.name} loss is {loss.item()} at {self.kimg:.3f} kimg; lower "
+                "pretrain.gan.lr or raise pretrain.gan.r1_gamma"
+            )
+        optimizer = self.optimizers[phase.network]
+        optimizer.zero_grad()
+        torch.autograd.backward(loss * phase.interval)
+        _average_gradients(phase.network.parameters())
+        optimizer.step()
+        return loss.detach()
+
+    def _generator_loss(self, images: torch.Tensor) -> torch.Tensor:
+        fake = self.generator.synthesis(*self._latents("generator", self.gan.batch))
+        return losses.generator_loss(self._judge(fake, "generator"))
+
+    def _path_loss(self, images: torch.Tensor) -> torch.Tensor:
+        count = self.gan.batch // self.gan.path_shrink
+        ws, noise = self._latents("path", count)
+        fake = self.generator.synthesis(ws, noise)
+        generator = rng.generator(self.config.seed, "path direction", self.steps_taken)
+        direction = _share(torch.randn((count, *fake.shape[1:]), generator=generator))
+        lengths = losses.path_lengths(fake, ws, direction.to(self.device))
+        mean = collective.mean(lengths.detach().mean())
+        self.path_mean.lerp_(mean, self.gan.path_decay)
+        return self.gan.path_weight * (lengths - self.path_mean).square().mean()
+
+    def _discriminator_loss(self, images: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            fake = self.generator.synthesis(*self._latents("discriminator", self.gan.batch))
+        fake_logits = self._judge(fake, "fake")
+        real_logits = self._judge(images, "real")
+        self.ada.observe(real_logits.detach())
+        self.sign = real_logits.detach().sign().mean()
+        return losses.discriminator_loss(fake_logits, real_logits)
+
+    def _r1_loss(self, images: torch.Tensor) -> torch.Tensor:
+        images = images.detach().requires_grad_()
+        penalty = losses.r1_penalty(self._judge(images, "r1"), images)
+        return self.gan.r1_gamma / 2 * penalty.mean()
+
+    def _judge(self, images: torch.Tensor, which: str) -> torch.Tensor:
+        """Return the discriminator's logits for this worker's images, augmented."""
+        if self.gan.ada.enabled and self.ada.p > 0:
+            draw = draw_augmentation(
+                self.gan.batch,
+                self.ada.p,
+                height=images.shape[2],
+                width=images.shape[3],
+                config=self.gan.ada,
+                generator=rng.generator(self.config.seed, "augment", which, self.steps_taken),
+            )
+            images = apply_augmentation(images, draw.part(_own(self.gan.batch)))
+        logits: torch.Tensor = self.discriminator(images)
+        return logits
+
+    def _latents(self, phase: str, count: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return this worker's share of mixed w rows and noise for ``count`` images."""
+        network = self.generator
+        generator = rng.generator(self.config.seed, "latents", phase, self.steps_taken)
+        z = torch.randn((2, count, self.gan.network.z_dim), generator=generator)
+        mixed = torch.rand(count, generator=generator) < self.gan.mixing
+        crossover = torch.randint(1, network.config.num_ws, (count,), generator=generator)
+        crossover = torch.where(mixed, crossover, network.config.num_ws)
+        noise = [
+            _share(torch.randn((count, *shape), generator=generator)).to(self.device)
+            for shape in network.synthesis.noise_shapes
+        ]
+        first, second = (network.mapping(_share(each).to(self.device)) for each in z)
+        network.mapping.track(collective.gather(first.detach()))
+        rows = torch.arange(network.config.num_ws, device=self.device)
+        is_first = rows < _share(crossover).to(self.device)[:, None]
+        return torch.where(is_first[..., None], first[:, None], second[:, None]), noise
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the averaged generator (half-life ``ema_kimg``); buffers are copied."""
+        images = self.gan.ema_kimg * 1000
+        if self.gan.ema_rampup is not None:
+            images = min(images, self.kimg * 1000 * self.gan.ema_rampup)
+        keep = 0.5 ** (self.gan.batch / images) if images else 0.0
+        average, current = self.average, self.generator
+        torch._foreach_lerp_(list(average.parameters()), list(current.parameters()), 1 - keep)
+        for ours, theirs in zip(average.buffers(), current.buffers(), strict=True):
+            ours.copy_(theirs)
+
+    def _checked(self, images: torch.Tensor) -> torch.Tensor:
+        px, workers = self.gan.network.resolution, collective.size()
+        if images.shape != (self.gan.batch // workers, 3, px, px) or self.gan.batch % workers:
+            raise ValueError(
+                f"got images {tuple(images.shape)} on each of {workers} workers: expected batch = "
+                f"{self.gan.batch} in all, at {px} px"
+            )
+        return images
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that changes while training."""
+        return {
+            "generator": self.generator.state_dict(),
+            "discriminator": self.discriminator.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers.values()],
+            "path_mean": self.path_mean,
+            "ada": self.ada.state_dict(),
+            "step": self.steps_taken,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state made by :meth:`state_dict`."""
+        self.generator.load_state_dict(state["generator"])
+        self.discriminator.load_state_dict(state["discriminator"])
+        self.average.load_state_dict(state["average"])
+        for optimizer, saved in zip(self.optimizers.values(), state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.path_mean.copy_(state["path_mean"])
+        self.ada.load_state_dict(state["ada"])
+        self.steps_taken = state["step"]
+
+
+def _lazy_adam(network: nn.Module, *, lr: float, interval: int | None) -> torch.optim.Adam:
+    """Return Adam corrected for an extra step every ``interval``, if any (1912.04958 app. B)."""
+    share = 1.0 if interval is None else interval / (interval + 1)
+    betas = (BETAS[0] ** share, BETAS[1] ** share)
+    return torch.optim.Adam(network.parameters(), lr=lr * share, betas=betas, eps=1e-8, fused=True)
+
+
+def _average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Average gradients over the workers; what is not finite becomes 0 or +-1e5, as official."""
+    for parameter in parameters:
+        if parameter.grad is not None:
+            mean = collective.mean(parameter.grad)
+            parameter.grad = mean.nan_to_num(0.0, LARGEST_GRADIENT, -LARGEST_GRADIENT)
+
+
+def _own(count: int) -> slice:
+    share = math.ceil(count / collective.size())
+    return slice(collective.rank() * share, (collective.rank() + 1) * share)
+
+
+def _share(whole: torch.Tensor) -> torch.Tensor:
+    """Return this worker's rows of what was drawn for all workers."""
+    return whole[_own(len(whole))]
