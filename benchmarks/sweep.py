@@ -36,9 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         storage = Storage(folder)
         info = cli.checked(base)
-        plan = make_plan(
-            resolution, base, preset=options.preset, repeats=1, fingerprint=info.fingerprint
-        )
+        every = resolution.cells(options.preset)
+        plan = make_plan(resolution, base, cells=every, repeats=1, fingerprint=info.fingerprint)
         cells = [trial for trial in plan.trials if trial.row not in resolution.BASELINES]
         with terminal.quiet(Path(folder) / "log.txt") as screen:
             start_ray(options.address)

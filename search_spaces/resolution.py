@@ -16,29 +16,65 @@ from typing import Any
 from ray import tune
 
 from raysweep import presets
+from raysweep.evaluate.papers import GANORCON_APPENDIX_E, paper_cell, transpose
+from raysweep.orchestration.plan import Cell, Changes, product
 
 BASE = presets.PRESETS
 
-ROWS, COLUMNS = "pretrain.resolution", "fit.resolution"
+PRETRAIN, SEGMENTOR = "pretrain.resolution", "fit.resolution"
 
 SPACE: dict[str, dict[str, Any]] = {
-    "smoke": {ROWS: tune.grid_search([16, 24, 32]), COLUMNS: tune.grid_search([8, 16, 32])},
-    "demo": {ROWS: tune.grid_search([16, 24, 32]), COLUMNS: tune.grid_search([16, 32, 64])},
-    "paper": {ROWS: tune.grid_search([96, 256, 512]), COLUMNS: tune.grid_search([96, 256, 512])},
+    "smoke": {PRETRAIN: tune.grid_search([16, 24, 32]), SEGMENTOR: tune.grid_search([8, 16, 32])},
+    "demo": {PRETRAIN: tune.grid_search([16, 24, 32]), SEGMENTOR: tune.grid_search([16, 32, 64])},
+    "paper": {
+        PRETRAIN: tune.grid_search([96, 256, 512]),
+        SEGMENTOR: tune.grid_search([96, 256, 512]),
+    },
 }
 
-METRIC = ("miou", "max")
+METRIC = ("val_miou", "max")
 
 # rows to which no pretraining resolution applies, crossed with the columns only
-BASELINES: dict[str, dict[str, Any]] = {
-    "raw colour": {"pretrain.method": "rgb"},
-    "random weights": {"pretrain.method": "random"},
-}
+BASELINES = {"raw colour": "rgb", "random weights": "random"}
 
 REPEATS = {"smoke": 2, "demo": 3, "paper": 3}
 
-PAPER_TABLE = "ganorcon_appE"
-PAPER_AXES = {"moco": ROWS, "segmentor": COLUMNS}
+PAPER = transpose(GANORCON_APPENDIX_E)
+ROW_AXIS, COLUMN_AXIS = "pretraining", "segmentor px"
+
+
+def cells(preset: str) -> list[Cell]:
+    """Return the grid, baselines first; the method is an axis because the baselines change it."""
+    space = SPACE[preset]
+    pretraining, segmentor = (space[key]["grid_search"] for key in (PRETRAIN, SEGMENTOR))
+    found = [
+        Cell(label, str(px), {"pretrain.method": method, SEGMENTOR: px})
+        for label, method in BASELINES.items()
+        for px in segmentor
+    ]
+    for changes in product(space):
+        ranks = {
+            "moco": pretraining.index(changes[PRETRAIN]),
+            "segmentor": segmentor.index(changes[SEGMENTOR]),
+        }
+        method = {"pretrain.method": "moco"}
+        row, column = f"{changes[PRETRAIN]} px", str(changes[SEGMENTOR])
+        found.append(Cell(row, column, method | changes, paper_cell(GANORCON_APPENDIX_E, ranks)))
+    return found
+
+
+def suggest(preset: str, trial: Any) -> dict[str, Any]:
+    """Choose one of the grid's configurations."""
+    return {
+        key: trial.suggest_categorical(key, domain["grid_search"])
+        for key, domain in SPACE[preset].items()
+    }
+
+
+def place(preset: str, changes: Changes) -> Cell:
+    """Return the grid's cell with that configuration."""
+    wanted = {"pretrain.method": "moco", **changes}
+    return next(cell for cell in cells(preset) if dict(cell.changes) == wanted)
 
 
 def repeat(index: int) -> dict[str, Any]:

@@ -8,120 +8,20 @@ value to 0.1, learning rate lowered when validation stands still for 20 epochs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field, model_validator
 from torch import nn
 from torch.nn import functional as F
 
 from raysweep import collective, rng
-from raysweep.config import Config, ConfigError
-from raysweep.data.augment import JointConfig
 from raysweep.distill import targets
+from raysweep.distill.student_config import StudentConfig, build_student
 from raysweep.distill.targets import Targets
 from raysweep.learner import Batch, identity
-from raysweep.nets.deeplab import DeepLab, ThinConfig, build_deeplab, seed_dropout
-from raysweep.nets.resnet import STAGE_STRIDE
-from raysweep.nets.unet import UNet, UnetConfig
-
-Network = Literal["deeplab_resnet101", "deeplab_resnet50", "deeplab_thin", "unet"]
+from raysweep.nets.deeplab import seed_dropout
 
 PREDICT_BATCH = 16
-
-
-class StudentConfig(Config):
-    """Which student, and how it is trained; by default GanOrCon's for faces.
-
-    Deviations from ReGAN: its affine augmentation is not offered, ``augment`` crops; images are
-    normalised by ImageNet's mean and std for every network.
-
-    Attributes:
-        network: DeepLabV3 on ResNet-101 (the papers), ResNet-50 or a thin trunk, or a U-Net.
-        thin: sizes of ``deeplab_thin``.
-        unet: sizes of ``unet``.
-        resolution: side in pixels at which images are fed and the loss is taken.
-        batch: images per step, over all workers.
-        epochs: passes over the shards; 2 in GanOrCon, 20 in DatasetGAN.
-        steps: optimiser steps, instead of ``epochs``; give one of the two and null for the other.
-        lr: learning rate.
-        beta1: of Adam.
-        weight_decay: L2, added to the gradient; 0.001 in ReGAN, else 0.
-        loss: cross-entropy with the ``hard`` masks or with the ``soft`` labels.
-        clip_value: each element of the gradient is clipped to this magnitude; 0.1 in ReGAN.
-        plateau_patience: evaluations without improvement before the learning rate is divided by
-            10; 20 in ReGAN. Left out, it is constant. See :meth:`Student.validated`.
-        plateau_floor: the learning rate is not lowered below this; as in ReGAN.
-        augment: joint augmentation of images and labels; none in the papers but ReGAN.
-        precision: ``bf16`` runs the network under autocast.
-        seed: seed of weights, dropout and augmentation.
-    """
-
-    network: Network = "deeplab_resnet101"
-    thin: ThinConfig = ThinConfig()
-    unet: UnetConfig = UnetConfig()
-    resolution: int = Field(default=512, ge=1)
-    batch: int = Field(default=8, ge=1)
-    epochs: int | None = Field(default=2, ge=1)
-    steps: int | None = Field(default=None, ge=1)
-    lr: float = Field(default=1e-3, gt=0)
-    beta1: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=0.0, ge=0)
-    loss: Literal["hard", "soft"] = "hard"
-    clip_value: float | None = Field(default=None, gt=0)
-    plateau_patience: int | None = Field(default=None, ge=0)
-    plateau_floor: float = Field(default=1e-6, ge=0)
-    augment: JointConfig | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
-    seed: int = 0
-
-    @model_validator(mode="after")
-    def _one_length(self) -> StudentConfig:
-        if (self.epochs is None) == (self.steps is None):
-            raise ConfigError(
-                f"epochs = {self.epochs}, steps = {self.steps}: one of the two is the length of "
-                "the training; set the other to null"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _large_enough(self) -> StudentConfig:
-        least = {"deeplab_thin": STAGE_STRIDE, "unet": self.unet.minimum_px}.get(self.network, 1)
-        if self.resolution < least:
-            raise ConfigError(
-                f"resolution = {self.resolution}: {self.network} of these sizes needs {least} px "
-                "or more"
-            )
-        if self.batch < 2 and self.network != "unet":
-            raise ConfigError(
-                f"batch = {self.batch}: {self.network} trains on two or more images per worker, "
-                "its pooled branch normalises over them"
-            )
-        return self
-
-
-def total_steps(config: StudentConfig, *, rows: int) -> int:
-    """Return the optimiser steps of a training on ``rows`` images; incomplete batches do not count.
-
-    Raises:
-        ConfigError: there are fewer images than a batch has.
-    """
-    if rows < config.batch:
-        raise ConfigError(f"batch = {config.batch}: the shards hold {rows} images; lower it")
-    return config.steps or (config.epochs or 0) * (rows // config.batch)
-
-
-def build_student(config: StudentConfig, num_classes: int) -> DeepLab | UNet:
-    """Return the network with the weights that belong to the seed."""
-    with rng.seeded(config.seed, "student"):
-        if config.network == "unet":
-            return UNet(config.unet, num_classes)
-        if config.network == "deeplab_thin":
-            return build_deeplab("thin", num_classes, thin=config.thin)
-        backbone: Literal["resnet101", "resnet50"] = (
-            "resnet101" if config.network == "deeplab_resnet101" else "resnet50"
-        )
-        return build_deeplab(backbone, num_classes)
 
 
 class Student:
@@ -246,12 +146,8 @@ class Student:
         enabled = self.config.precision == "bf16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
-    @torch.no_grad()
     def predict(self, images: torch.Tensor) -> torch.Tensor:
-        """Label images with the network as it is now.
-
-        Images are squeezed to the resolution of the training; scores are upsampled to the images'
-        own size (bilinear, ``align_corners=False``) before the best class is taken.
+        """Label images with the network as it is now, at their own size.
 
         Args:
             images: ``(count, 3, height, width)`` uint8.
@@ -259,20 +155,14 @@ class Student:
         Returns:
             ``(count, height, width)`` uint8 labels on the CPU.
         """
-        height, width = images.shape[-2:]
-        labels = [torch.empty(0, height, width, dtype=torch.uint8)]
         self.network.eval()
-        for part in images.split(PREDICT_BATCH) if len(images) else ():
-            draw = targets.whole(len(part), height=height, width=width)
-            x = targets.apply_images(part.to(self.device), draw, px=self.config.resolution)
-            with self._autocast():
-                scores = self.network(x.contiguous(memory_format=self.memory_format)).float()
-            scores = F.interpolate(
-                scores, size=(height, width), mode="bilinear", align_corners=False
+        height, width = images.shape[-2:]
+        with self._autocast():
+            labels = label_images(
+                self.network, images, px=self.config.resolution, out_px=(height, width)
             )
-            labels.append(scores.argmax(1).to("cpu", torch.uint8))
         self.network.train()
-        return torch.cat(labels)
+        return labels
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that changes while training."""
@@ -289,3 +179,35 @@ class Student:
         self.optimizer.load_state_dict(state["optimizer"])
         self.plateau.load_state_dict(state["plateau"])
         self.steps_taken = state["steps_taken"]
+
+
+@torch.no_grad()
+def label_images(
+    network: nn.Module, images: torch.Tensor, *, px: int, out_px: int | tuple[int, int]
+) -> torch.Tensor:
+    """Label images with a student.
+
+    Images are squeezed to the resolution of the training; scores are upsampled to the size asked
+    for (bilinear, ``align_corners=False``) before the best class is taken.
+
+    Args:
+        network: in eval mode.
+        images: ``(count, 3, height, width)`` uint8.
+        px: resolution of the training.
+        out_px: side, or height and width, of the result.
+
+    Returns:
+        ``(count, height, width)`` uint8 labels on the CPU.
+    """
+    size = (out_px, out_px) if isinstance(out_px, int) else out_px
+    device = next(network.parameters()).device
+    cuda = device.type == "cuda"
+    labels = [torch.empty(0, *size, dtype=torch.uint8)]
+    for part in images.split(PREDICT_BATCH) if len(images) else ():
+        draw = targets.whole(len(part), height=images.shape[-2], width=images.shape[-1])
+        x = targets.apply_images(part.to(device), draw, px=px)
+        layout = torch.channels_last if cuda else torch.contiguous_format
+        scores = network(x.contiguous(memory_format=layout)).float()
+        scores = F.interpolate(scores, size=size, mode="bilinear", align_corners=False)
+        labels.append(scores.argmax(1).to("cpu", torch.uint8))
+    return torch.cat(labels)

@@ -8,6 +8,7 @@ training, not comparable with any published number, and called by its own name.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pickle import UnpicklingError
 
 import torch
 
@@ -84,9 +85,15 @@ def _inception(path: str, device: torch.device) -> Features:
         raise ConfigError(
             f"pretrain.gan.inception = {path!r}: needs torch-fidelity; pip install 'raysweep[fid]'"
         ) from None
-    extractor = FeatureExtractorInceptionV3(
-        "inception-v3-compat", ["2048"], feature_extractor_weights_path=path
-    ).to(device)
+    try:
+        extractor = FeatureExtractorInceptionV3(
+            "inception-v3-compat", ["2048"], feature_extractor_weights_path=path
+        ).to(device)
+    except (OSError, EOFError, KeyError, RuntimeError, UnpicklingError) as error:
+        raise ConfigError(
+            f"pretrain.gan.inception = {path!r}: not the weights of the FID network ({error}); "
+            "give weights-inception-2015-12-05-6726825d.pth of torch-fidelity"
+        ) from None
 
     def features(batch: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = extractor(batch)[0]

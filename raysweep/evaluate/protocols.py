@@ -24,12 +24,14 @@ class Result:
     Attributes:
         scores: of the test images; over folds, the mean of each score.
         selected: index of the chosen candidate, one per fold.
+        val_miou: mIoU by which it was chosen, the mean over folds; settings are compared by it.
         spread: standard deviation of the mIoU over folds (``ddof=0``, as in the released code);
             None for a single split.
     """
 
     scores: Scores
     selected: tuple[int, ...]
+    val_miou: float
     spread: float | None = None
 
 
@@ -42,8 +44,8 @@ def held_out(val: torch.Tensor, test: Callable[[int], torch.Tensor], *, absent: 
             for the chosen candidate only.
         absent: see :func:`raysweep.evaluate.metrics.scores`.
     """
-    chosen = _best(val, absent=absent)
-    return Result(scores(test(chosen), absent=absent), (chosen,))
+    chosen, val_miou = _best(val, absent=absent)
+    return Result(scores(test(chosen), absent=absent), (chosen,), val_miou)
 
 
 def five_folds(confusions: torch.Tensor, names: Sequence[str], *, absent: Absent) -> Result:
@@ -69,20 +71,21 @@ def five_folds(confusions: torch.Tensor, names: Sequence[str], *, absent: Absent
             f"{len(names)}; use --set evaluate.protocol=held_out"
         )
     order = sorted(range(len(names)), key=lambda at: names[at])
-    found, selected = [], []
+    found, selected, chosen_by = [], [], []
     for fold in range(FOLDS):
         inside = order[fold * size : (fold + 1) * size]
         outside = [at for at in order if at not in set(inside)]
-        chosen = _best(confusions[:, inside].sum(1), absent=absent)
+        chosen, val_miou = _best(confusions[:, inside].sum(1), absent=absent)
         found.append(scores(confusions[chosen, outside].sum(0), absent=absent))
         selected.append(chosen)
+        chosen_by.append(val_miou)
     spread = statistics.pstdev(score.miou for score in found)
-    return Result(_mean_scores(found), tuple(selected), spread)
+    return Result(_mean_scores(found), tuple(selected), statistics.fmean(chosen_by), spread)
 
 
-def _best(confusions: torch.Tensor, *, absent: Absent) -> int:
+def _best(confusions: torch.Tensor, *, absent: Absent) -> tuple[int, float]:
     found = [scores(counts, absent=absent).miou for counts in confusions]
-    return found.index(max(found))
+    return found.index(max(found)), max(found)
 
 
 def _mean_scores(found: Sequence[Scores]) -> Scores:

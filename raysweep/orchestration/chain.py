@@ -12,7 +12,7 @@ from raysweep.data.records import Split
 from raysweep.orchestration.stages import Stage
 from raysweep.presets import Experiment
 
-VERSIONS = {"pretrain": 1, "project": 1, "fit": 1, "evaluate": 1}
+VERSIONS = {"pretrain": 1, "project": 1, "fit": 1, "evaluate": 2}
 """Raised when a change of code changes what a stage computes from the same settings."""
 
 

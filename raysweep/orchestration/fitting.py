@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import safetensors.torch
 import torch
+from torch import nn
 
 from raysweep.config import to_dict
 from raysweep.data.records import Split
+from raysweep.evaluate.metrics import confusion, scores
 from raysweep.features.representation import Representation
 from raysweep.fewshot.ensemble import Majority
 from raysweep.fewshot.pixel_classifier import PixelBatches, PixelEnsembleFit
@@ -18,6 +21,7 @@ from raysweep.fewshot.projector import (
     candidate_steps,
     clean_masks,
     fit_batch,
+    predict,
     prepared,
     resized_masks,
 )
@@ -40,84 +44,105 @@ def fit(
     names = dataset.shots(data.shots, data.draw)
     inputs = inputs_of("train", experiment, chain, run_with)
     masks = dataset.masks("train", px=data.px, names=names)
-    representation = representation_of(
-        run_with.store, chain.pretrain.key, run_with.device, layers=experiment.fit.layers
+    fitting = _Fitting(
+        experiment,
+        chain,
+        workspace,
+        run_with,
+        representation_of(
+            run_with.store, chain.pretrain.key, run_with.device, layers=experiment.fit.layers
+        ),
     )
-    method = _fit_projector if experiment.fit.method == "projector" else _fit_ensemble
-    curve = method(experiment, representation, inputs, masks, workspace, run_with)
+    is_projector = experiment.fit.method == "projector"
+    curve = (fitting.projector if is_projector else fitting.ensemble)(inputs, masks)
     write_atomically(workspace.path / "curve.json", json.dumps(curve, indent=1).encode())
     info = json.dumps(to_dict(dataset.info), indent=1)
     write_atomically(workspace.path / "dataset.json", info.encode())
     return {**curve[-1], "labelled": list(names)}
 
 
-def _fit_projector(
-    experiment: Experiment,
-    representation: Representation,
-    inputs: torch.Tensor,
-    masks: torch.Tensor,
-    workspace: Workspace,
-    run_with: Run,
-) -> Curve:
-    config, info = experiment.fit, run_with.dataset.info
-    learner = ProjectorFit(
-        config,
-        representation=representation,
-        num_classes=len(info.classes),
-        flip_pairs=info.flip_pairs,
-        device=run_with.device,
-    )
-    candidates = set(candidate_steps(config))
+@dataclass(frozen=True)
+class _Fitting:
+    """What fitting needs, by either method."""
 
-    def keep_candidate(step: int) -> None:
-        if step in candidates:
+    experiment: Experiment
+    chain: Chain
+    workspace: Workspace
+    run_with: Run
+    representation: Representation
+
+    def projector(self, inputs: torch.Tensor, masks: torch.Tensor) -> Curve:
+        """Fit one network; keep its candidates and have them judged if somebody asks."""
+        config, info = self.experiment.fit, self.run_with.dataset.info
+        learner = ProjectorFit(
+            config,
+            representation=self.representation,
+            num_classes=len(info.classes),
+            flip_pairs=info.flip_pairs,
+            device=self.run_with.device,
+        )
+        candidates = set(candidate_steps(config))
+
+        def keep_candidate(step: int) -> None:
+            if step not in candidates:
+                return
             tensors = safetensors.torch.save(learner.projector_state())
-            write_atomically(workspace.path / f"candidate-{step}.safetensors", tensors)
+            write_atomically(self.workspace.path / f"candidate-{step}.safetensors", tensors)
+            if self.run_with.judge is not None:
+                self.run_with.judge(step, self._val_miou(learner.projector))
 
-    return run(
-        learner,
-        lambda step: fit_batch(inputs, masks, step=step, config=config),
-        name="fit",
-        steps=config.steps,
-        checkpoints=workspace,
-        report=run_with.report,
-        after_step=keep_candidate,
-    )
+        return run(
+            learner,
+            lambda step: fit_batch(inputs, masks, step=step, config=config),
+            name="fit",
+            steps=config.steps,
+            checkpoints=self.workspace,
+            report=self.run_with.report,
+            after_step=keep_candidate,
+        )
 
+    def _val_miou(self, projector: nn.Module) -> float:
+        evaluation, dataset = self.experiment.evaluate, self.run_with.dataset
+        projector.eval()
+        labels = predict(
+            self.representation,
+            projector,
+            inputs_of("val", self.experiment, self.chain, self.run_with),
+            resolution=self.experiment.fit.resolution,
+            out_px=evaluation.px,
+        )
+        projector.train()
+        truth = dataset.masks("val", px=evaluation.px)
+        counts = confusion(labels, truth, len(dataset.info.classes)).sum(0)
+        return scores(counts, absent=evaluation.absent).miou
 
-def _fit_ensemble(
-    experiment: Experiment,
-    representation: Representation,
-    inputs: torch.Tensor,
-    masks: torch.Tensor,
-    workspace: Workspace,
-    run_with: Run,
-) -> Curve:
-    """Fit until no member improves; it takes seconds, so a kill starts it again."""
-    config, px = experiment.fit, experiment.fit.resolution
-    device, num_classes = run_with.device, len(run_with.dataset.info.classes)
-    levels = representation(prepared(representation, inputs.to(device), px))
-    masks = resized_masks(clean_masks(masks, config.clean_pixels), px).byte()
-    batches = PixelBatches(levels, masks, config=config.pixel)
-    learner = PixelEnsembleFit(
-        config.pixel,
-        channels=representation.channels,
-        num_classes=num_classes,
-        pixels=batches.pixels,
-        device=device,
-    )
-    curve: Curve = []
-    most = config.pixel.epochs * batches.pixels // config.pixel.batch
-    while not learner.done:
-        metrics = learner.step(batches.batch(learner.steps_taken))
-        if learner.steps_taken % LOG_EVERY == 0 or learner.done:
-            row = {key: float(value) for key, value in metrics.items()}
-            curve.append({"step": learner.steps_taken, **row})
-            run_with.report(Progress("fit", learner.steps_taken, most, row))
-    found = Majority(learner.ensemble()).state_dict()
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in found.items()}
-    write_atomically(workspace.path / "candidate-0.safetensors", safetensors.torch.save(tensors))
-    return curve
+    def ensemble(self, inputs: torch.Tensor, masks: torch.Tensor) -> Curve:
+        """Fit until no member improves; it takes seconds, so a kill starts it again."""
+        config, px, run_with = self.experiment.fit, self.experiment.fit.resolution, self.run_with
+        batches = PixelBatches(
+            self.representation(prepared(self.representation, inputs.to(run_with.device), px)),
+            resized_masks(clean_masks(masks, config.clean_pixels), px).byte(),
+            config=config.pixel,
+        )
+        learner = PixelEnsembleFit(
+            config.pixel,
+            channels=self.representation.channels,
+            num_classes=len(run_with.dataset.info.classes),
+            pixels=batches.pixels,
+            device=run_with.device,
+        )
+        curve: Curve = []
+        most = config.pixel.epochs * batches.pixels // config.pixel.batch
+        while not learner.done:
+            metrics = learner.step(batches.batch(learner.steps_taken))
+            if learner.steps_taken % LOG_EVERY == 0 or learner.done:
+                row = {key: float(value) for key, value in metrics.items()}
+                curve.append({"step": learner.steps_taken, **row})
+                run_with.report(Progress("fit", learner.steps_taken, most, row))
+        found = Majority(learner.ensemble()).state_dict()
+        tensors = safetensors.torch.save({n: t.cpu().contiguous() for n, t in found.items()})
+        write_atomically(self.workspace.path / "candidate-0.safetensors", tensors)
+        return curve
 
 
 def inputs_of(split: Split, experiment: Experiment, chain: Chain, run_with: Run) -> torch.Tensor:

@@ -46,7 +46,11 @@ def learn_generator(
         device: where the networks live.
         report: receives the progress.
         checkpoints: where state is kept.
+
+    Raises:
+        ConfigError: too few images, or no distance can be taken.
     """
+    check_images(config.gan, len(images))
     gan, learner = config.gan, Gan(config, device=device)
     ticks = Ticks(learner, images, workspace.path)
 
@@ -93,12 +97,44 @@ def check_images(gan: GanConfig, count: int) -> None:
         )
 
 
+def check_workers(gan: GanConfig, workers: int) -> None:
+    """Check that each worker gets as many images as any other, in whole groups.
+
+    Raises:
+        ConfigError: some batch cannot be shared like that.
+    """
+    if gan.path_weight and gan.batch // gan.path_shrink % workers:
+        raise ConfigError(
+            f"--workers {workers}: must divide the path length batch, pretrain.gan.batch / "
+            f"path_shrink = {gan.batch // gan.path_shrink}"
+        )
+    share, group = gan.batch // workers, gan.network.mbstd_group
+    if share % min(group, share):
+        raise ConfigError(
+            f"--workers {workers}: each worker's {share} images of pretrain.gan.batch are not a "
+            f"multiple of pretrain.gan.network.mbstd_group = {group}"
+        )
+
+
 class Ticks:
-    """What is recorded while a generator is trained; on rank 0 only."""
+    """What is recorded while a generator is trained; on rank 0 only.
+
+    Args:
+        learner: what is trained.
+        images: those that it is trained on, ``(count, 3, resolution, resolution)`` uint8.
+        folder: where files go.
+
+    Raises:
+        ConfigError: FID is asked for and its network cannot be had.
+    """
 
     def __init__(self, learner: Gan, images: torch.Tensor, folder: Path) -> None:
-        self.learner, self.images, self.folder = learner, images, folder
+        self.learner, self.folder = learner, folder
         self.distance: FrechetDistance | None = None
+        if collective.rank() == 0 and learner.gan.steps:  # before hours of training
+            self.distance = FrechetDistance(
+                images[:MOST_REAL], inception=learner.gan.inception, device=learner.device
+            )
 
     def keep_snapshot(self, done: int) -> None:
         """Keep a generator after some of the steps."""
@@ -111,12 +147,8 @@ class Ticks:
         gan = self.learner.gan
         tick = gan.tick_kimg * 1000 / gan.batch
         is_due = done // tick > (done - LOG_EVERY) // tick or done == gan.steps
-        if collective.rank() != 0 or not is_due:
+        if self.distance is None or not is_due:
             return {}
-        if self.distance is None:
-            self.distance = FrechetDistance(
-                self.images[:MOST_REAL], inception=gan.inception, device=self.learner.device
-            )
         generator = self.learner.average
         shown = torch.cat(list(sample(generator, SHOWN, seed=SAMPLE_SEED))).cpu()
         picture = mosaic(shown.permute(0, 2, 3, 1).numpy())

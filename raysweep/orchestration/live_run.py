@@ -25,7 +25,7 @@ SEND_SECONDS = 10.0
 
 
 class PretrainingRun:
-    """One MLflow run of ``jobs/pretrain_contrastive.py``.
+    """One MLflow run of ``jobs/pretrain_*.py``.
 
     A resumed training is taken up under the same run; points that are there are not sent again.
     An unreachable server ends the writing, not the training: :attr:`problem` says what happened.
@@ -55,13 +55,15 @@ class PretrainingRun:
             self.waiting = {}
 
     def finish(self, curve: Curve) -> None:
-        """Send what was not sent while the training went on, and end the run."""
+        """Send what was not sent while the training went on, sample grids, and end the run."""
         rows = {
             int(row["step"]): {key: value for key, value in row.items() if key != "step"}
             for row in curve
         }
         if self.problem is None:
             self.problem = attempt(lambda: self._send(rows))
+        if self.problem is None:
+            self.problem = attempt(self._show_samples)
         self.close("FINISHED")
 
     def close(self, status: str) -> None:
@@ -102,6 +104,10 @@ class PretrainingRun:
             self.client.log_param(self.run, f"pretrain.{key}", value)
         self.client.log_param(self.run, "preset", self.preset)
         self.client.log_dict(self.run, to_dict(self.experiment), "config.json")
+
+    def _show_samples(self) -> None:
+        for picture in sorted(self.store.directory(self.stage).glob("samples-*.png")):
+            self.client.log_artifact(self.run, str(picture), "samples")
 
     def _send(self, rows: Mapping[int, Mapping[str, float]]) -> None:
         now, batch = int(time.time() * 1000), self.experiment.pretrain.images_per_step

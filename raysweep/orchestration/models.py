@@ -1,4 +1,4 @@
-"""Fitted models, read back from the stage store."""
+"""Fitted models and distilled students, read back from the stage store."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import safetensors.torch
 import torch
@@ -13,6 +14,8 @@ from torch import nn
 
 from raysweep.config import from_dict
 from raysweep.data.dataset import DatasetInfo
+from raysweep.distill.student import label_images
+from raysweep.distill.student_config import StudentConfig, build_student
 from raysweep.features.generator import GeneratorFeatures
 from raysweep.features.representation import RawColour, Representation, TrunkFeatures
 from raysweep.fewshot.ensemble import Ensemble, Majority
@@ -29,15 +32,21 @@ GENERATOR = "generator.safetensors"
 CODES = "codes.safetensors"
 
 
-@dataclass(frozen=True)
-class Model:
-    """A fitted projector on its frozen representation."""
+class Model(Protocol):
+    """What labels images: a projector on its frozen representation, or a student.
 
-    representation: Representation
-    projector: nn.Module
+    Attributes:
+        directory: of its stage.
+        info: of the dataset that named its classes.
+        takes_codes: whether it labels codes of a generator in place of images.
+    """
+
     directory: Path
-    config: FitConfig
     info: DatasetInfo
+
+    @property
+    def takes_codes(self) -> bool:
+        """Whether inputs are codes of a generator."""
 
     def predict(
         self, inputs: torch.Tensor, *, candidate: int, out_px: int | tuple[int, int]
@@ -45,13 +54,36 @@ class Model:
         """Return uint8 labels ``(n, height, width)``.
 
         Args:
-            inputs: uint8 images ``(n, 3, h, w)``, or their codes ``(n, length)`` if the
-                representation is a generator.
+            inputs: uint8 images ``(n, 3, h, w)``, or codes ``(n, length)`` if it takes codes.
             candidate: step of the checkpoint.
             out_px: side, or height and width, of the result.
         """
-        state = safetensors.torch.load_file(self.directory / f"candidate-{candidate}.safetensors")
-        self.projector.load_state_dict(state)
+
+
+@dataclass
+class FittedModel:
+    """A fitted projector on its frozen representation; see :class:`Model`."""
+
+    representation: Representation
+    projector: nn.Module
+    directory: Path
+    config: FitConfig
+    info: DatasetInfo
+
+    @property
+    def takes_codes(self) -> bool:
+        """Whether inputs are codes of a generator."""
+        return self.representation.takes_codes
+
+    def load(self, candidate: int) -> None:
+        """Give the projector the weights of a checkpoint."""
+        self.projector.load_state_dict(candidate_tensors(self.directory, candidate))
+
+    def predict(
+        self, inputs: torch.Tensor, *, candidate: int, out_px: int | tuple[int, int]
+    ) -> torch.Tensor:
+        """See :meth:`Model.predict`."""
+        self.load(candidate)
         return predict(
             self.representation,
             self.projector,
@@ -61,17 +93,78 @@ class Model:
         )
 
 
-def load_model(store: StageStore, key: str, device: torch.device) -> Model:
+@dataclass
+class StudentModel:
+    """A distilled student; see :class:`Model`."""
+
+    network: nn.Module
+    directory: Path
+    config: StudentConfig
+    info: DatasetInfo
+
+    takes_codes = False
+
+    def load(self, candidate: int) -> None:
+        """Give the network the weights of a checkpoint."""
+        self.network.load_state_dict(candidate_tensors(self.directory, candidate))
+
+    def predict(
+        self, inputs: torch.Tensor, *, candidate: int, out_px: int | tuple[int, int]
+    ) -> torch.Tensor:
+        """See :meth:`Model.predict`."""
+        self.load(candidate)
+        return label_images(self.network, inputs, px=self.config.resolution, out_px=out_px)
+
+
+def candidates_of(model: Model) -> tuple[int, ...]:
+    """Return the steps of a model's checkpoints, ascending."""
+    files = model.directory.glob("candidate-*.safetensors")
+    return tuple(sorted(int(file.stem.removeprefix("candidate-")) for file in files))
+
+
+def candidate_tensors(directory: Path, candidate: int) -> dict[str, torch.Tensor]:
+    """Return the tensors of a checkpoint."""
+    return safetensors.torch.load_file(directory / f"candidate-{candidate}.safetensors")
+
+
+def load_model(
+    store: StageStore, key: str, device: torch.device, *, stage: str = "fit"
+) -> FittedModel | StudentModel:
+    """Return what the stage with that key left.
+
+    Args:
+        store: where the stage is.
+        key: of the stage.
+        device: where the model is to live.
+        stage: ``fit`` or ``distill``.
+    """
+    return load_student(store, key, device) if stage == "distill" else load_fit(store, key, device)
+
+
+def load_fit(store: StageStore, key: str, device: torch.device) -> FittedModel:
     """Return the model that the fit stage with that key left."""
-    directory = store.directory_of("fit", key)
-    record = json.loads((directory / "stage.json").read_text())
-    info = from_dict(DatasetInfo, json.loads((directory / "dataset.json").read_text()))
+    directory, record, info = _opened(store, "fit", key)
     config = from_dict(FitConfig, record["config"]["fit"])
     representation = representation_of(
         store, record["inputs"]["pretrain"], device, layers=config.layers
     )
     projector = _untrained(config, representation.channels, len(info.classes))
-    return Model(representation, projector.to(device).eval(), directory, config, info)
+    return FittedModel(representation, projector.to(device).eval(), directory, config, info)
+
+
+def load_student(store: StageStore, key: str, device: torch.device) -> StudentModel:
+    """Return the student that the distill stage with that key left."""
+    directory, record, info = _opened(store, "distill", key)
+    config = from_dict(StudentConfig, record["config"]["student"])
+    network = build_student(config, len(info.classes)).to(device).eval()
+    return StudentModel(network.requires_grad_(False), directory, config, info)
+
+
+def _opened(store: StageStore, stage: str, key: str) -> tuple[Path, dict[str, Any], DatasetInfo]:
+    directory = store.directory_of(stage, key)
+    record = json.loads((directory / "stage.json").read_text())
+    info = from_dict(DatasetInfo, json.loads((directory / "dataset.json").read_text()))
+    return directory, record, info
 
 
 def _untrained(config: FitConfig, channels: Sequence[int], num_classes: int) -> nn.Module:

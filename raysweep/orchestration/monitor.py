@@ -107,6 +107,5 @@ def _describe(trial: Trial, progress: Progress) -> str:
         loss = f" loss {progress.metrics['loss']:.2f}" if "loss" in progress.metrics else ""
         return f"pretrain {trial.row} {progress.step / progress.steps:.0%}{loss}"
     if progress.stage in NAMES:
-        where = f"{trial.row} -> {trial.column} px"
-        return f"{progress.stage} {where} {progress.step / progress.steps:.0%}"
+        return f"{progress.stage} {trial.label} {progress.step / progress.steps:.0%}"
     return f"{trial.row}: {progress.stage}"

@@ -15,13 +15,11 @@ from rich.console import Console
 
 from raysweep.data.dataset import DatasetInfo
 from raysweep.evaluate import figures, report
-from raysweep.evaluate.papers import beside, transpose
+from raysweep.evaluate.papers import beside
 from raysweep.evaluate.tables import Table, best_cell, caption, pivot, render, to_csv
 from raysweep.orchestration.cost import git_revision
 from raysweep.orchestration.plan import Plan, SearchSpace
 from raysweep.orchestration.stages import StageStore
-
-ROW_AXIS, COLUMN_AXIS = "pretraining", "segmentor px"
 
 
 @dataclass(frozen=True)
@@ -44,12 +42,14 @@ def write_outcome(
 ) -> Outcome:
     """Write table (CSV, Markdown), figure and HTML report from the finished stages."""
     directory.mkdir(parents=True, exist_ok=True)
-    table = table_of(plan, store, title=f"{preset} on {info.name}: mIoU on the test split")
-    paper = transpose(plan.paper)
+    title = f"{preset} on {info.name}: mIoU on the test split"
+    table = table_of(plan, space, store, title=title)
+    paper = space.PAPER
     files = {name: directory / name for name in ("table.csv", "table.md", "figure.png")}
     files["table.csv"].write_text(to_csv(table))
     files["table.md"].write_text(beside(table, paper))
-    figures.heat_map(table, files["figure.png"], baselines=tuple(space.BASELINES))
+    baselines = tuple(row for row in space.BASELINES if row in plan.rows)
+    figures.heat_map(table, files["figure.png"], baselines=baselines)
     files["report.html"] = report.write(
         report.Report(
             table=table,
@@ -63,7 +63,7 @@ def write_outcome(
             machine=machine(),
             revision=git_revision(),
             heat_map=report.Picture(caption(table), files["figure.png"].read_bytes()),
-            baselines=tuple(space.BASELINES),
+            baselines=baselines,
             pictures=_pictures(plan, store, table),
             paper=paper,
             lineage=_lineage(plan, store),
@@ -77,7 +77,7 @@ def write_outcome(
     return Outcome(table, files)
 
 
-def table_of(plan: Plan, store: StageStore, *, title: str) -> Table:
+def table_of(plan: Plan, space: SearchSpace, store: StageStore, *, title: str) -> Table:
     """Return the table of what is finished, read from the store."""
     rows = [
         {
@@ -91,13 +91,13 @@ def table_of(plan: Plan, store: StageStore, *, title: str) -> Table:
     ]
     frame = pd.DataFrame(rows, columns=["row", "column", "repeat", "mIoU"])
     return pivot(
-        frame.rename(columns={"row": ROW_AXIS, "column": COLUMN_AXIS}),
-        rows=ROW_AXIS,
-        columns=COLUMN_AXIS,
+        frame.rename(columns={"row": space.ROW_AXIS, "column": space.COLUMN_AXIS}),
+        rows=space.ROW_AXIS,
+        columns=space.COLUMN_AXIS,
         value="mIoU",
         title=title,
-        row_order=plan.row_order,
-        column_order=list(dict.fromkeys(trial.column for trial in plan.trials)),
+        row_order=plan.rows,
+        column_order=plan.columns,
     )
 
 
@@ -133,7 +133,7 @@ def _pictures(plan: Plan, store: StageStore, table: Table) -> tuple[report.Pictu
     if best is None:
         return ()
     for trial in plan.trials:
-        if (trial.row, str(trial.column)) == best and store.done(trial.chain.evaluate):
+        if trial.configuration == best and store.done(trial.chain.evaluate):
             png = (store.directory(trial.chain.evaluate) / "grid.png").read_bytes()
             return (report.Picture(f"Test images, truth and predictions: {trial}", png),)
     return ()
@@ -143,9 +143,9 @@ def _lineage(plan: Plan, store: StageStore) -> tuple[report.Lineage, ...]:
     return tuple(
         report.Lineage(
             row=trial.row,
-            column=str(trial.column),
+            column=trial.column,
             repeat=trial.repeat,
-            stages={stage.name: stage.key for stage in trial.chain},
+            stages=trial.keys,
         )
         for trial in plan.trials
         if store.done(trial.chain.evaluate)

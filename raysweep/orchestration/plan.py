@@ -3,34 +3,79 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
 
 from raysweep.config import digest, override
-from raysweep.evaluate.papers import PAPER_TABLES, PaperTable, paper_cell
+from raysweep.evaluate.papers import PaperTable
 from raysweep.orchestration.chain import Chain, chain_of
 from raysweep.orchestration.estimate import Clock
 from raysweep.orchestration.stages import Stage, StageStore
 from raysweep.presets import Experiment
 
+Changes = Mapping[str, Any]
+"""Dotted settings to values."""
+
+
+class Cell(NamedTuple):
+    """One configuration and its place in the table.
+
+    Attributes:
+        row: label of its row.
+        column: label of its column.
+        changes: what is changed of the base.
+        paper: the cell of the paper's table whose part it plays, if there is one.
+    """
+
+    row: str
+    column: str
+    changes: Changes
+    paper: str | None = None
+
 
 class SearchSpace(Protocol):
-    """A page of Python under ``search_spaces/``."""
+    """A page of Python under ``search_spaces/``.
+
+    Attributes:
+        BASE: preset to the settings that all configurations share.
+        METRIC: name of a score, and ``max`` or ``min``; what ``--search optuna`` goes by.
+        BASELINES: labels of the rows that are not swept, to the method behind them.
+        REPEATS: preset to the default number of repeats.
+        PAPER: the printed table that is shown beside.
+        ROW_AXIS: name of what runs down the table.
+        COLUMN_AXIS: name of what runs across.
+    """
 
     BASE: dict[str, Callable[[], Experiment]]
-    SPACE: dict[str, dict[str, Any]]
-    ROWS: str
-    COLUMNS: str
     METRIC: tuple[str, str]
-    BASELINES: dict[str, dict[str, Any]]
+    BASELINES: dict[str, str]
     REPEATS: dict[str, int]
-    PAPER_TABLE: str
-    PAPER_AXES: dict[str, str]
+    PAPER: PaperTable
+    ROW_AXIS: str
+    COLUMN_AXIS: str
 
     @property
-    def repeat(self) -> Callable[[int], dict[str, Any]]:
+    def cells(self) -> Callable[[str], list[Cell]]:
+        """Preset to all configurations of the grid, in the order of the table."""
+
+    @property
+    def suggest(self) -> Callable[[str, Any], Changes]:
+        """Preset and an Optuna trial to the configuration that it chooses."""
+
+    @property
+    def place(self) -> Callable[[str, Changes], Cell]:
+        """Preset and a configuration that was chosen to its place in the table."""
+
+    @property
+    def repeat(self) -> Callable[[int], Changes]:
         """Index of a repeat to the settings that tell it from the others."""
+
+
+def product(domains: Mapping[str, Mapping[str, Sequence[Any]]]) -> list[dict[str, Any]]:
+    """Return all combinations of Tune's ``grid_search`` domains, the last one varying fastest."""
+    values = [domain["grid_search"] for domain in domains.values()]
+    return [dict(zip(domains, chosen, strict=True)) for chosen in itertools.product(*values)]
 
 
 @dataclass(frozen=True)
@@ -38,28 +83,48 @@ class Trial:
     """One repeat of one configuration.
 
     Attributes:
-        row: label of the table's row.
-        column: value of the table's column.
-        axes: the swept settings, the same keys on every trial; 0 where an axis does not apply.
+        cell: the configuration.
+        axes: the swept settings, the same keys on every trial.
         repeat: index of the repeat.
         experiment: everything that determines the result.
         chain: its stages.
+        label: what the user reads.
     """
 
-    row: str
-    column: int
+    cell: Cell
     axes: Mapping[str, Any]
     repeat: int
     experiment: Experiment
     chain: Chain
+    label: str
 
     @property
-    def configuration(self) -> tuple[str, int]:
+    def row(self) -> str:
+        """Label of the table's row."""
+        return self.cell.row
+
+    @property
+    def column(self) -> str:
+        """Label of the table's column."""
+        return self.cell.column
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """Stage to key; the searches in a generator are told apart by their split."""
+        return {
+            f"{stage.name} {stage.config['split']}" if "split" in stage.config else stage.name: (
+                stage.key
+            )
+            for stage in self.chain
+        }
+
+    @property
+    def configuration(self) -> tuple[str, str]:
         """What the repeats of one cell have in common."""
         return (self.row, self.column)
 
     def __str__(self) -> str:
-        return f"{self.row}, segmentor {self.column} px, repeat {self.repeat}"
+        return f"{self.label}, repeat {self.repeat}"
 
 
 @dataclass(frozen=True)
@@ -67,19 +132,16 @@ class Plan:
     """All trials of a sweep, in table order."""
 
     trials: tuple[Trial, ...]
-    row_order: tuple[str, ...]
-    axes: Mapping[str, tuple[Any, ...]]
-    paper: PaperTable
-    paper_axes: Mapping[str, str]
 
-    def paper_cell(self, trial: Trial) -> str | None:
-        """Name the cell of the paper's table that plays the part of a trial's, if one does."""
-        ranks = {}
-        for paper_axis, axis in self.paper_axes.items():
-            if trial.axes[axis] not in self.axes[axis]:
-                return None
-            ranks[paper_axis] = self.axes[axis].index(trial.axes[axis])
-        return paper_cell(self.paper, ranks)
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Labels of the table's rows, top to bottom."""
+        return tuple(dict.fromkeys(trial.row for trial in self.trials))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Labels of the table's columns, left to right."""
+        return tuple(dict.fromkeys(trial.column for trial in self.trials))
 
     @property
     def key(self) -> str:
@@ -99,46 +161,46 @@ class Plan:
         return [trial for trial in self.trials if not store.done(trial.chain.evaluate)]
 
 
+def make_trial(
+    space: SearchSpace, base: Experiment, cell: Cell, *, repeat: int, fingerprint: str
+) -> Trial:
+    """Return one repeat of a configuration; its axes are what the cell changes."""
+    experiment = override(base, {**cell.changes, **space.repeat(repeat)})
+    return Trial(
+        cell=cell,
+        axes={key: _plain(value) for key, value in cell.changes.items()},
+        repeat=repeat,
+        experiment=experiment,
+        chain=chain_of(experiment, fingerprint),
+        label=f"{cell.row}, {space.COLUMN_AXIS} {cell.column}",
+    )
+
+
 def make_plan(
-    space: SearchSpace, base: Experiment, *, preset: str, repeats: int, fingerprint: str
+    space: SearchSpace,
+    base: Experiment,
+    *,
+    cells: Sequence[Cell],
+    repeats: int,
+    fingerprint: str,
 ) -> Plan:
-    """Expand a search space into trials.
+    """Expand configurations into trials.
 
     Raises:
         ConfigError: a combination is refused; the message names the setting.
     """
-    axes = {key: domain["grid_search"] for key, domain in space.SPACE[preset].items()}
-    columns = tuple(axes[space.COLUMNS])
-    configurations: list[tuple[str, dict[str, Any]]] = []
-    for label, changes in space.BASELINES.items():
-        configurations += [(label, changes | {space.COLUMNS: column}) for column in columns]
-    for values in itertools.product(*axes.values()):
-        changes = dict(zip(axes, values, strict=True))
-        configurations.append((f"{changes[space.ROWS]} px", changes))
-    trials = []
-    for label, changes in configurations:
-        for index in range(repeats):
-            experiment = override(base, changes | space.repeat(index))
-            swept = {key: changes.get(key, 0) for key in axes}
-            swept["pretrain.method"] = experiment.pretrain.method
-            trials.append(
-                Trial(
-                    row=label,
-                    column=changes[space.COLUMNS],
-                    axes=swept,
-                    repeat=index,
-                    experiment=experiment,
-                    chain=chain_of(experiment, fingerprint),
-                )
-            )
-    rows = tuple(dict.fromkeys(label for label, _ in configurations))
-    return Plan(
-        trials=tuple(trials),
-        row_order=rows,
-        axes={key: tuple(values) for key, values in axes.items()},
-        paper=PAPER_TABLES[space.PAPER_TABLE],
-        paper_axes=space.PAPER_AXES,
-    )
+    trials = [
+        make_trial(space, base, cell, repeat=repeat, fingerprint=fingerprint)
+        for cell in cells
+        for repeat in range(repeats)
+    ]
+    axes = {key: value for trial in trials for key, value in trial.axes.items()}
+    unset = {key: "none" if isinstance(value, str) else 0 for key, value in axes.items()}
+    return Plan(tuple(replace(trial, axes=unset | dict(trial.axes)) for trial in trials))
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, int | float | str) else str(value)
 
 
 def in_order(trials: list[Trial], clock: Clock, store: StageStore) -> list[Trial]:

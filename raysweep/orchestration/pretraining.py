@@ -15,7 +15,7 @@ from raysweep.orchestration import terminal
 from raysweep.orchestration.chain import chain_of
 from raysweep.orchestration.cli import experiment_from
 from raysweep.orchestration.estimate import disk_gib, work_of
-from raysweep.orchestration.generative import check_images
+from raysweep.orchestration.generative import check_images, check_workers
 from raysweep.orchestration.learning import pretrain
 from raysweep.orchestration.live_run import PretrainingRun
 from raysweep.orchestration.mlflow_client import ui_command
@@ -69,6 +69,8 @@ def _checked(experiment: Experiment, methods: tuple[str, ...], workers: int) -> 
     if config.images_per_step % workers:
         setting = "pretrain.batch" if config.contrastive else "pretrain.gan.batch"
         raise ConfigError(f"--workers {workers}: must divide {setting} = {config.images_per_step}")
+    if config.method == "stylegan2":
+        check_workers(config.gan, workers)
     info = describe(experiment.data.source, builtin=experiment.data.builtin)
     if config.method == "stylegan2":
         check_images(config.gan, info.counts["unlabelled"] or info.counts["train"])

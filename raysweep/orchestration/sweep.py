@@ -7,7 +7,7 @@ ones go on from their last checkpoint, and when nothing is missing only the tabl
 from __future__ import annotations
 
 import argparse
-import math
+from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,28 +24,42 @@ from raysweep.orchestration.estimate import Clock
 from raysweep.orchestration.mlflow_client import ui_command
 from raysweep.orchestration.monitor import Monitor
 from raysweep.orchestration.outcome import Outcome, log_name, show, write_outcome
-from raysweep.orchestration.plan import Plan, SearchSpace, Trial, in_order, make_plan
+from raysweep.orchestration.plan import (
+    Cell,
+    Changes,
+    Plan,
+    SearchSpace,
+    Trial,
+    in_order,
+    make_plan,
+    make_trial,
+)
 from raysweep.orchestration.preview import preview
 from raysweep.orchestration.render import materialise_in_parallel
+from raysweep.orchestration.search import News, Search, best_cells
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.tune import (
-    Listener,
-    concurrency,
-    run_search,
-    run_trials,
-    searched,
-    start_ray,
-)
+from raysweep.orchestration.tune import Listener, concurrency, run_trials, start_ray
 from raysweep.presets import PRESETS, Experiment
 
 if TYPE_CHECKING:
     from raysweep.orchestration.tracking import Tracker
 
+SAMPLES = 20
+"""Configurations that a search tries if the user does not say."""
+SHOWN = 10
+"""Configurations of a search in the table, the best by validation mIoU."""
+
 
 @dataclass
 class Sweep:
-    """A sweep whose input has been checked."""
+    """A sweep whose input has been checked.
+
+    Attributes:
+        plan: the grid's trials; of a search those of the baselines, and in the end of the best.
+        search: how configurations are chosen, None for a grid.
+        failures: trial to what went wrong.
+    """
 
     name: str
     space: SearchSpace
@@ -55,25 +69,37 @@ class Sweep:
     base: Experiment
     info: DatasetInfo
     plan: Plan
+    repeats: int
     store: StageStore
-    samples: int | None = None
+    search: Search | None = None
     failures: dict[str, str] = field(default_factory=dict)
 
-    def pending(self) -> list[Trial]:
-        """Return the trials that must run; of a search, those of the baselines and what is left."""
-        missing = self.plan.pending(self.store)
-        if self.samples is None or searched(self.study) < self.samples:
-            return missing
-        return [trial for trial in missing if trial.row in self.space.BASELINES]
-
-    def unfinished(self) -> int:
+    def left(self) -> int:
         """Return how many trials have neither a result nor a failure."""
-        return sum(str(trial) not in self.failures for trial in self.pending())
+        known = sum(str(t) not in self.failures for t in self.plan.pending(self.store))
+        return known + self.untried() * self.repeats
 
-    @property
-    def study(self) -> Path:
-        """The database of a search."""
-        return self.directory / "optuna.db"
+    def untried(self) -> int:
+        """Return how many configurations a search has still to choose."""
+        return 0 if self.search is None else max(0, self.search.samples - self.search.tried())
+
+    def with_best(self) -> Plan:
+        """Return the plan with the best configurations that a search has found."""
+        if self.search is None:
+            return self.plan
+        known = {trial.configuration: trial.cell for trial in self.plan.trials}
+        best = best_cells(self.search, most=SHOWN, done=self._is_done)
+        return self._plan_of([*known.values(), *best])
+
+    def _plan_of(self, cells: list[Cell]) -> Plan:
+        fingerprint = self.info.fingerprint
+        return make_plan(
+            self.space, self.base, cells=cells, repeats=self.repeats, fingerprint=fingerprint
+        )
+
+    def _is_done(self, cell: Cell) -> bool:
+        trials = self._plan_of([cell]).trials
+        return all(self.store.done(trial.chain.evaluate) for trial in trials)
 
     @property
     def directory(self) -> Path:
@@ -114,8 +140,8 @@ def run_sweep(title: str, space: SearchSpace, options: argparse.Namespace) -> in
             f"MLflow could not be reached ({tracker.problem}); nothing is lost: the "
             "same command, given again when it can, sends what is missing"
         )
-    if sweep.unfinished():
-        console.print(f"stopped: {sweep.unfinished()} trials are left; the same command goes on")
+    if sweep.left():
+        console.print(f"stopped: {sweep.left()} trials are left; the same command goes on")
         return 130
     return 1 if sweep.failures else 0
 
@@ -135,9 +161,10 @@ def prepare(title: str, space: SearchSpace, options: argparse.Namespace) -> Swee
     info = checked(base)
     storage.check_writable()
     repeats = options.repeats or space.REPEATS[options.preset]
-    plan = make_plan(
-        space, base, preset=options.preset, repeats=repeats, fingerprint=info.fingerprint
-    )
+    cells = space.cells(options.preset)
+    if options.search == "optuna":
+        cells = [cell for cell in cells if cell.row in space.BASELINES]
+    plan = make_plan(space, base, cells=cells, repeats=repeats, fingerprint=info.fingerprint)
     name = f"{title}-{options.preset}-{info.name}"
     plain = override(PRESETS[options.preset](), {"data.source": base.data.source})
     if base != plain:  # settings were changed: a directory of its own
@@ -151,23 +178,45 @@ def prepare(title: str, space: SearchSpace, options: argparse.Namespace) -> Swee
         base=base,
         info=info,
         plan=plan,
+        repeats=repeats,
         store=StageStore(storage),
-        samples=_samples(plan, options),
+        search=_search_of(space, base, options, repeats, storage.local(name, "optuna.db")),
     )
+
+
+def _search_of(
+    space: SearchSpace, base: Experiment, options: argparse.Namespace, repeats: int, study: Path
+) -> Search | None:
+    if options.search == "grid":
+        if options.num_samples is not None:
+            raise ConfigError("--num-samples: only with --search optuna; a grid runs all cells")
+        return None
+    if base.evaluate.protocol != "held_out":
+        raise ConfigError(
+            "--search optuna compares configurations on the validation split: it needs --set "
+            "evaluate.protocol=held_out"
+        )
+    samples = options.num_samples or SAMPLES
+    return Search(space, options.preset, base, repeats, samples, study)
 
 
 def _execute(sweep: Sweep, screen: Console) -> tuple[Outcome, Tracker]:
     """Run what is missing, write the outcome, bring MLflow up to date."""
     from raysweep.orchestration.tracking import Tracker  # MLflow takes seconds to import
 
-    tracker = Tracker(sweep.name, sweep.plan, sweep.store, info=sweep.info, preset=sweep.preset)
+    tracker = Tracker(
+        sweep.name,
+        sweep.plan,
+        sweep.store,
+        paper=sweep.space.PAPER,
+        info=sweep.info,
+        preset=sweep.preset,
+    )
     with ThreadPoolExecutor(max_workers=1) as clerk:  # MLflow must not hold up the trials
-        pending = sweep.pending()
-        tracked = tracker.is_up_to_date() and not pending
-        if not tracked:
+        if sweep.left():
             clerk.submit(tracker.open)
-        if pending:
-            _run(sweep, pending, screen, tracker=tracker, clerk=clerk)
+            _run(sweep, screen, tracker=tracker, clerk=clerk)
+        sweep.plan = tracker.plan = sweep.with_best()
         outcome = write_outcome(
             sweep.directory,
             sweep.plan,
@@ -177,20 +226,20 @@ def _execute(sweep: Sweep, screen: Console) -> tuple[Outcome, Tracker]:
             preset=sweep.preset,
             failures=sweep.failures,
         )
-        if not tracked:
-            status = "FAILED" if sweep.failures or sweep.unfinished() else "FINISHED"
+        if not tracker.is_up_to_date() or sweep.failures:
+            status = "FAILED" if sweep.failures or sweep.left() else "FINISHED"
             clerk.submit(tracker.close, files=outcome.files, status=status).result()
     return outcome, tracker
 
 
-def _run(
-    sweep: Sweep, pending: list[Trial], screen: Console, *, tracker: Tracker, clerk: Executor
-) -> None:
+def _run(sweep: Sweep, screen: Console, *, tracker: Tracker, clerk: Executor) -> None:
     """Start Ray, prepare the data, run the missing trials."""
-    clock = Clock(sweep.plan.trials, sweep.store, sweep.info.counts)
-    storage = sweep.store.storage
+    pending, storage = sweep.plan.pending(sweep.store), sweep.store.storage
+    total = len(sweep.plan.trials)
+    if sweep.search is not None:
+        total += sweep.search.samples * sweep.repeats
     screen.print(
-        f"{sweep.name}: {len(pending)} of {len(sweep.plan.trials)} trials to run; "
+        f"{sweep.name}: {sweep.left()} of {total} trials to run; "
         f"log: {sweep.directory / 'log.txt'}",
         soft_wrap=True,
     )
@@ -199,10 +248,9 @@ def _run(
         materialise_in_parallel(sweep.base.data, storage, screen)
         if sweep.workers > 1:
             _pretrain_on_workers(sweep, pending, screen)
+        clock = Clock(sweep.plan.trials, sweep.store, sweep.info.counts)
         ordered = in_order(pending, clock, sweep.store)
-        monitor = Monitor(
-            screen, ordered, total=len(sweep.plan.trials), times=clock, store=sweep.store
-        )
+        monitor = Monitor(screen, ordered, total=total, times=clock, store=sweep.store)
         screen.print(f"running {concurrency()} trials at a time")
 
         def finished(trial: Trial) -> None:
@@ -213,41 +261,35 @@ def _run(
             monitor.failed(trial, message)
             sweep.failed(trial, message)
 
-        listener = Listener(progress=monitor.progress, finished=finished, failed=failed)
-        if sweep.samples is None:
+        if ordered:
+            listener = Listener(progress=monitor.progress, finished=finished, failed=failed)
             run_trials(ordered, storage=storage, listener=listener)
-        else:
-            _search(sweep, ordered, listener)
+        if sweep.search is not None:
+            _search(sweep, sweep.search, finished=finished, failed=failed)
     finally:
         ray.shutdown()
 
 
-def _search(sweep: Sweep, ordered: list[Trial], listener: Listener) -> None:
-    """Run the baselines, then as many configurations as were asked for."""
-    assert sweep.samples is not None
-    storage = sweep.store.storage
-    baselines = [trial for trial in ordered if trial.row in sweep.space.BASELINES]
-    if baselines:
-        run_trials(baselines, storage=storage, listener=listener)
-    run_search(
-        [trial for trial in sweep.plan.trials if trial.row not in sweep.space.BASELINES],
-        storage=storage,
-        listener=listener,
-        samples=sweep.samples,
-        axes=sweep.plan.axes,
-        metric=sweep.space.METRIC,
-        study=sweep.study,
+def _search(
+    sweep: Sweep,
+    search: Search,
+    *,
+    finished: Callable[[Trial], None],
+    failed: Callable[[Trial, str], None],
+) -> None:
+    """Try configurations; those that fail or are stopped early do not end the search."""
+
+    def trial_of(changes: Changes, repeat: int) -> Trial:
+        cell = search.space.place(search.preset, changes)
+        fingerprint = sweep.info.fingerprint
+        return make_trial(search.space, search.base, cell, repeat=repeat, fingerprint=fingerprint)
+
+    news = News(
+        finished=lambda changes, repeat: finished(trial_of(changes, repeat)),
+        failed=lambda changes, repeat, message: failed(trial_of(changes, repeat), message),
     )
-
-
-def _samples(plan: Plan, options: argparse.Namespace) -> int | None:
-    """Return how many configurations a search tries, at most all of them; None for a grid."""
-    if options.search == "grid":
-        if options.num_samples is not None:
-            raise ConfigError("--num-samples: only with --search optuna; a grid runs all cells")
-        return None
-    cells = math.prod(len(values) for values in plan.axes.values())
-    return min(options.num_samples or cells, cells)
+    sweep.directory.mkdir(parents=True, exist_ok=True)
+    search.run(storage=sweep.store.storage, news=news)
 
 
 def _pretrain_on_workers(sweep: Sweep, pending: list[Trial], screen: Console) -> None:

@@ -17,8 +17,9 @@ from typing import Any
 
 from mlflow.entities import Metric, Param, RunTag
 
-from raysweep.config import to_dict
+from raysweep.config import digest, to_dict
 from raysweep.data.dataset import DatasetInfo
+from raysweep.evaluate.papers import PaperTable
 from raysweep.orchestration.mlflow_client import (
     BATCH,
     attempt,
@@ -37,7 +38,8 @@ class Tracker:
 
     Args:
         name: name of the sweep; the experiment is ``raysweep/<name>``.
-        plan: its trials.
+        plan: its trials; a search replaces it when it knows the best ones.
+        paper: the printed table whose part it plays.
         store: where results are read from.
         info: the dataset, whose fingerprint and counts go with every run.
         preset: name of the preset.
@@ -49,11 +51,14 @@ class Tracker:
         plan: Plan,
         store: StageStore,
         *,
+        paper: PaperTable,
         info: DatasetInfo,
         preset: str,
     ) -> None:
         self.name, self.plan, self.store = name, plan, store
+        self.paper = paper
         self.info, self.preset = info, preset
+        self._key = digest([name, store.storage.uri])  # another storage's runs are not ours
         self.problem: str | None = None
         self._runs: dict[str, Any] = {}
 
@@ -115,7 +120,7 @@ class Tracker:
         while True:
             page = self.client.search_runs(
                 [self.experiment],
-                filter_string=f"tags.`raysweep.sweep` = '{self.plan.key}'",
+                filter_string=f"tags.`raysweep.sweep` = '{self._key}'",
                 max_results=500,
                 page_token=token,
             )
@@ -134,7 +139,7 @@ class Tracker:
                 self.client.update_run(run_id, status="RUNNING")
             return run_id
         tags = lineage_tags(self.info) | {
-            "raysweep.sweep": self.plan.key,
+            "raysweep.sweep": self._key,
             "raysweep.run": which,
             "raysweep.level": which.split("/")[0],
         }
@@ -148,7 +153,7 @@ class Tracker:
         which = f"configuration/{trial.row}/{trial.column}"
         fresh = which not in self._runs
         parent = self._run("sweep", name=self.name, parent=None)
-        run = self._run(which, name=f"{trial.row} | segmentor {trial.column} px", parent=parent)
+        run = self._run(which, name=trial.label, parent=parent)
         if fresh:
             self._describe(run, trial)
         return run
@@ -158,8 +163,8 @@ class Tracker:
         params = {"preset": self.preset} | dict(trial.axes)
         tags = {
             "raysweep.row": trial.row,
-            "paper.table": self.plan.paper.id,
-            "paper.cell": self.plan.paper_cell(trial) or "none",
+            "paper.table": self.paper.id,
+            "paper.cell": trial.cell.paper or "none",
         }
         self.client.log_batch(
             run,
@@ -190,13 +195,14 @@ class Tracker:
         for name, value in zip(self.info.classes, record["metrics"]["per_class"], strict=True):
             if value is not None:
                 metrics.append(Metric(f"iou/{_metric_name(name)}", value, now, 0))
+        seconds: dict[str, float] = defaultdict(float)
         for stage in trial.chain:
-            seconds = self.store.record(stage)["cost"]["seconds"]
-            metrics.append(Metric(f"cost/{stage.name}_seconds", seconds, now, 0))
+            seconds[stage.name] += self.store.record(stage)["cost"]["seconds"]
             metrics += self._curve(stage, trial, now)
+        metrics += [Metric(f"cost/{name}_seconds", cost, now, 0) for name, cost in seconds.items()]
         for start in range(0, len(metrics), BATCH):
             self.client.log_batch(run, metrics=metrics[start : start + BATCH])
-        tags = {f"raysweep.stage.{stage.name}": stage.key for stage in trial.chain}
+        tags = {f"raysweep.stage.{name}": key for name, key in trial.keys.items()}
         tags |= {"raysweep.repeat": str(trial.repeat)}
         self.client.log_batch(run, tags=[RunTag(key, value) for key, value in tags.items()])
 
@@ -221,7 +227,7 @@ class Tracker:
         self.client.log_table(run, table, "per_class.json")
 
     def _close(self, files: Mapping[str, Path], status: str) -> None:
-        cells: dict[tuple[str, int], list[Trial]] = defaultdict(list)
+        cells: dict[tuple[str, str], list[Trial]] = defaultdict(list)
         for trial in self.plan.trials:
             if self.store.done(trial.chain.evaluate):
                 self._log_repeat(trial)

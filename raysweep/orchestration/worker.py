@@ -44,6 +44,10 @@ class Progress:
 Report = Callable[[Progress], None]
 
 
+Judge = Callable[[int, float], None]
+"""Hears the validation mIoU of a fit's candidates on the way; may end the process."""
+
+
 @dataclass(frozen=True)
 class Run:
     """What a stage needs to run, and nothing that changes its result."""
@@ -52,6 +56,7 @@ class Run:
     dataset: Dataset
     device: torch.device
     report: Report
+    judge: Judge | None = None
 
 
 class Checkpoints(Protocol):

@@ -34,12 +34,15 @@ def read_generator(path: Path | str) -> Generator:
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             header = file.metadata() or {}
-    except safetensors.SafetensorError as error:
-        raise ConfigError(f"{path}: not a safetensors file ({error})") from None
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ConfigError(f"{path}: not a readable safetensors file ({error})") from None
     if CONFIG_KEY not in header:
         raise ConfigError(f"{path}: holds no generator; import it with jobs/import_weights.py")
-    generator = Generator(from_dict(StyleGan2Config, json.loads(header[CONFIG_KEY])))
-    generator.load_state_dict(safetensors.torch.load_file(str(path)))
+    try:
+        generator = Generator(from_dict(StyleGan2Config, json.loads(header[CONFIG_KEY])))
+        generator.load_state_dict(safetensors.torch.load_file(str(path)))
+    except (ValueError, RuntimeError) as error:  # settings; tensors that do not fit them
+        raise ConfigError(f"{path}: holds no generator that can be built ({error})") from None
     return generator.eval().requires_grad_(False)
 
 

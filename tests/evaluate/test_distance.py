@@ -108,7 +108,8 @@ def test_features_of_the_given_weights_make_fid(monkeypatch):
     assert Extractor.made == ("inception-v3-compat", ["2048"], "some/weights.pth")
     images = noisy(photos(70), 40)
     rows = [(each.double().mean((2, 3)) * 2).tolist() for each in (photos(), images)]
-    expected = reference.distance(*rows)
+    real, made = ((reference.mean(each), reference.covariance(each)) for each in rows)
+    expected = reference.distance(*real, *made)
     assert measure.to(images.split(module.BATCH)) == pytest.approx(expected, rel=1e-3)
 
 

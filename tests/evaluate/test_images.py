@@ -89,3 +89,23 @@ def test_grid_refuses_what_does_not_pair():
         images.grid(image, masks(), masks(3), PALETTE, NAMES)
     with pytest.raises(ValueError, match="2 class names but 3 colours"):
         images.grid(image, masks(), masks(), PALETTE, NAMES[:2])
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 5)])
+@pytest.mark.parametrize(
+    ("count", "rows", "columns"), [(1, 1, 1), (2, 1, 2), (3, 2, 2), (5, 2, 3), (7, 3, 3), (9, 3, 3)]
+)
+def test_mosaic_lays_images_row_by_row_and_leaves_the_rest_white(
+    count, rows, columns, height, width
+):
+    tiles = np.random.default_rng(0).integers(0, 255, (count, height, width, 3), dtype=np.uint8)
+    page = np.asarray(images.mosaic(tiles))
+    assert page.shape == (rows * height, columns * width, 3)
+    for row in range(rows):
+        for column in range(columns):
+            index = row * columns + column
+            for y in range(height):
+                for x in range(width):
+                    shown = page[row * height + y, column * width + x].tolist()
+                    expected = tiles[index, y, x].tolist() if index < count else [255] * 3
+                    assert shown == expected, (index, y, x)

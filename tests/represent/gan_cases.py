@@ -37,6 +37,8 @@ AUGMENTED = override(
         "gan.ada.speed_kimg": 0.1,
     },
 )
+RECORDED = {"kimg", "mirror", "tick_kimg", "measured", "inception", "snapshots"}
+"""Fields of GanConfig that the learner does not read, only the loop around it."""
 APART = {"gan.network.mbstd_group": 1}  # an image's logit does not depend on the others
 
 

@@ -10,7 +10,7 @@ from raysweep.represent.ada_config import AdaConfig
 from raysweep.represent.gan import Gan
 from raysweep.represent.gan_config import GanConfig
 from raysweep.represent.generators import sample
-from tests.represent.gan_cases import APART, AUGMENTED, BASE, advance, images, same
+from tests.represent.gan_cases import APART, AUGMENTED, BASE, RECORDED, advance, images, same
 
 
 def stored(value):
@@ -59,7 +59,6 @@ ADA_CHANGES = {
     "geometric": False,
     "colour": False,
 }
-RECORDED = {"kimg", "mirror", "tick_kimg", "measured", "inception", "snapshots"}
 
 
 def test_every_setting_matters():
