@@ -14,11 +14,15 @@ from pydantic import Field, model_validator
 from raysweep.config import Config, ConfigError
 from raysweep.data.augment import ViewConfig
 from raysweep.data.builtin import BuiltinConfig
+from raysweep.distill.labelling import LabelConfig
+from raysweep.distill.shards import ShardsConfig
+from raysweep.distill.student_config import StudentConfig
 from raysweep.fewshot.latent_projection import ProjectionConfig
 from raysweep.fewshot.projector import FitConfig
 from raysweep.nets.projectors import ProjectorConfig
 from raysweep.nets.resnet import TrunkConfig
 from raysweep.nets.stylegan2 import StyleGan2Config
+from raysweep.nets.unet import UnetConfig
 from raysweep.represent.ada_config import AdaConfig
 from raysweep.represent.config import MocoConfig, RepresentConfig
 from raysweep.represent.gan_config import GanConfig
@@ -43,7 +47,7 @@ class DataConfig(Config):
 
 
 class EvaluateConfig(Config):
-    """How a fitted projector is scored.
+    """How a fitted projector, or a student, is scored.
 
     Attributes:
         px: side in pixels to which all predictions are upsampled before scoring.
@@ -68,6 +72,10 @@ class Experiment(Config):
         pretrain: the representation.
         project: how images are found in a generator; read by generative representations only.
         fit: the projector.
+        distilled: whether a student is scored in place of the projector. The projector's last
+            candidate is its teacher: no labelled image but the few shots helps to choose it.
+        label: the images that the teacher labels; read if ``distilled``.
+        student: the student; read if ``distilled``.
         evaluate: the protocol.
     """
 
@@ -75,6 +83,9 @@ class Experiment(Config):
     pretrain: RepresentConfig = RepresentConfig()
     project: ProjectionConfig = ProjectionConfig()
     fit: FitConfig = FitConfig()
+    distilled: bool = False
+    label: LabelConfig = LabelConfig()
+    student: StudentConfig = StudentConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
     @model_validator(mode="after")
@@ -85,6 +96,24 @@ class Experiment(Config):
             raise ConfigError(
                 f"fit.resolution = {self.fit.resolution}: trunk {self.pretrain.trunk.name!r} needs "
                 f"at least {smallest} px"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _teacher_takes_the_images(self) -> Experiment:
+        if not self.distilled:
+            return self
+        is_generator = self.pretrain.method == "stylegan2"
+        if is_generator != (self.label.source == "generated"):
+            needed = "generated" if is_generator else "unlabelled"
+            raise ConfigError(
+                f"label.source = {self.label.source!r}: a teacher on pretrain.method = "
+                f"{self.pretrain.method!r} labels {needed} images; set label.source={needed}"
+            )
+        if self.student.loss == "soft" and not self.label.soft:
+            raise ConfigError(
+                "label.soft = 0: student.loss = 'soft' needs soft labels; set label.soft to the "
+                "number of classes kept per pixel, or student.loss=hard"
             )
         return self
 
@@ -125,6 +154,10 @@ def smoke() -> Experiment:
             batch=4,
             checkpoints=2,
             projector=ProjectorConfig(widths=(16, 16), standardise=True),
+        ),
+        label=LabelConfig(images=40, px=32, shards=ShardsConfig(rows_per_file=16)),
+        student=StudentConfig(
+            network="unet", unet=UnetConfig(widths=(4, 8)), resolution=16, batch=8, epochs=4
         ),
         evaluate=EvaluateConfig(px=32, images=4),
     )
@@ -177,6 +210,15 @@ def demo() -> Experiment:
             lr=3e-3,
             projector=ProjectorConfig(widths=(128, 64), standardise=True),
         ),
+        label=LabelConfig(images=2000, px=64),
+        student=StudentConfig(
+            network="unet",
+            unet=UnetConfig(widths=(16, 32, 64, 64)),
+            resolution=64,
+            batch=16,
+            epochs=10,
+            lr=2e-3,
+        ),
         evaluate=EvaluateConfig(px=64),
     )
 
@@ -185,7 +227,9 @@ def paper() -> Experiment:
     """GanOrCon (CVPR 2022), sections 4.1-4.2 and appendices B, D: MoCo v2 and an MLP projector.
 
     800 epochs of 30,000 images at batch 32 and 512 px; the paper reports seven days on four
-    1080 Ti for a set of 70,000. Expected on Face34, MoCo + MLP direct: 0.516 mIoU.
+    1080 Ti for a set of 70,000. Expected on Face34, MoCo + MLP direct: 0.516 mIoU. Distilled into
+    DeepLabV3-ResNet101 on 10,000 images for 2 epochs (DatasetGAN: 20); its trunk starts from random
+    weights here, from ImageNet's in the papers.
     """
     return Experiment(
         data=DataConfig(px=512, shots=16),
@@ -212,6 +256,8 @@ def paper() -> Experiment:
         ),
         project=ProjectionConfig(space="w+", steps=10_000),
         fit=FitConfig(resolution=512, steps=800 * 16 // 2, batch=2, lr=1e-3, checkpoints=40),
+        label=LabelConfig(images=10_000, px=512),
+        student=StudentConfig(),
         evaluate=EvaluateConfig(px=512, protocol="five_folds"),
     )
 

@@ -79,7 +79,7 @@ class Lane:
     def __init__(self, stream: Readable, plan: EpochPlan, *, epoch: int, index: int) -> None:
         self.stream, self.plan, self.epoch, self.index = stream, plan, epoch, index
         self._window = self._file = self._group = -1
-        self._rows: list[Located] = []
+        self._rows: list[tuple[str, int, int, pa.Table]] = []
         self._shard: OpenShard | None = None
         self._table: pa.Table | None = None
 
@@ -95,9 +95,10 @@ class Lane:
             names = ("rows", self.epoch, self.index, window)
             order = rng.numpy_generator(self.stream.seed, *names).permutation(count)
             self._window, self._rows = window, [rows[at] for at in order]
-        return self._rows[step % size]
+        name, group, at, table = self._rows[step % size]
+        return Located(name, group, at, row_of(table, at))
 
-    def _read(self, position: int) -> Located:
+    def _read(self, position: int) -> tuple[str, int, int, pa.Table]:
         file, at = self.plan.locate(position)
         if file != self._file or self._shard is None:
             self.close()
@@ -109,7 +110,7 @@ class Lane:
         if group != self._group or self._table is None:
             self._table = self._shard.read(group, columns=self.stream.columns)
             self._group = group
-        return Located(self.stream.name(file), group, at, row_of(self._table, at))
+        return self.stream.name(file), group, at, self._table
 
     def close(self) -> None:
         """Let go of the open file."""

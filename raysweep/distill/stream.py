@@ -9,6 +9,7 @@ read before, and continuing means jumping to a position.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -34,6 +35,18 @@ class BadRow(NamedTuple):
     at: int
     id: str
     reason: str
+
+
+class Stretch(NamedTuple):
+    """Some lanes' part of consecutive batches; see :meth:`ShardStream.stretch`.
+
+    Attributes:
+        batches: what ``decode`` makes of the rows, ``(steps, lanes, ...)`` each.
+        bad_rows: rows that were skipped, with the step of the epoch and the lane that met them.
+    """
+
+    batches: Batch
+    bad_rows: list[tuple[int, int, BadRow]]
 
 
 class ShardStream:
@@ -166,6 +179,49 @@ class ShardStream:
             for lane in lanes:
                 lane.close()
 
+    def seek(self, step: int) -> None:
+        """Go to a step, counted from epoch 0; takes effect on the next iteration."""
+        self.epoch, self.rows = step // len(self), step % len(self) * self.batch
+
+    def stretch(self, epoch: int, steps: range, lanes: range) -> Stretch:
+        """Return some lanes' part of some batches, whatever was read before.
+
+        Who reads in parallel hands out stretches; laid side by side they are what iterating yields.
+        Every window that a stretch touches is read whole. Rows that were skipped are not counted
+        here: whoever lays the stretches side by side passes them to :meth:`skipped`.
+
+        Args:
+            epoch: counted from 0.
+            steps: of the epoch.
+            lanes: of the global batch.
+
+        Raises:
+            ShardError: names the file, or a lane without a usable row.
+        """
+        apart, met, rows = copy.copy(self), list[tuple[int, int, BadRow]](), []
+        apart._bad, apart.max_bad_rows = {}, self._total
+        for index in lanes:
+            lane = Lane(apart, self.plan(epoch), epoch=epoch, index=index)
+            try:
+                for step in steps:
+                    before = len(apart.bad_rows)
+                    rows.append(apart._good(lane, step))
+                    met += [(step, index, bad) for bad in apart.bad_rows[before:]]
+            finally:
+                lane.close()
+        shape = (len(lanes), len(steps))
+        stacked = {name: t.unflatten(0, shape) for name, t in self._stack(rows).items()}
+        return Stretch({name: t.transpose(0, 1) for name, t in stacked.items()}, met)
+
+    def skipped(self, bad: BadRow) -> None:
+        """Count a row that a stretch skipped.
+
+        Raises:
+            ShardError: it is one too many.
+        """
+        if bad[:3] not in self._bad:
+            self._count(bad)
+
     def _good(self, lane: Lane, step: int) -> tuple[Located, Mapping[str, torch.Tensor]]:
         for ahead in range(len(self)):
             found = lane.row((step + ahead) % len(self))
@@ -178,23 +234,27 @@ class ShardStream:
         raise ShardError(f"{self.root}: no usable row in lane {lane.index}; label again")
 
     def _skip(self, found: Located, reason: str) -> None:
-        place = _place(self.root, found)
+        self._count(BadRow(*found[:3], found.row.id, reason))
+
+    def _count(self, bad: BadRow) -> None:
+        place = _place(self.root, bad)
         if self.max_bad_rows == 0:
-            raise ShardError(f"{place}: {reason}")
+            raise ShardError(f"{place}: {bad.reason}")
         if len(self._bad) == self.max_bad_rows:
             raise ShardError(
-                f"{place}: {reason}; {len(self._bad)} bad rows were skipped before, "
+                f"{place}: {bad.reason}; {len(self._bad)} bad rows were skipped before, "
                 f"max_bad_rows = {self.max_bad_rows}: label again or raise it"
             )
-        self._bad[found[:3]] = BadRow(*found[:3], found.row.id, reason)
+        self._bad[bad[:3]] = bad
 
     def _stack(self, rows: list[tuple[Located, Mapping[str, torch.Tensor]]]) -> Batch:
         shapes = {name: tensor.shape for name, tensor in rows[0][1].items()}
         for found, decoded in rows:
             for name, shape in shapes.items():
                 if decoded[name].shape != shape:
+                    bad = BadRow(*found[:3], found.row.id, "")
                     raise ShardError(
-                        f"{_place(self.root, found)}: {name} of shape "
+                        f"{_place(self.root, bad)}: {name} of shape "
                         f"{tuple(decoded[name].shape)}, others of the batch have {tuple(shape)}; "
                         "label at one size, or pass a decode that resizes"
                     )
@@ -234,5 +294,5 @@ def _decoder(manifest: Manifest, *, soft: bool) -> Decode:
     return partial(decode, num_classes=manifest.num_classes, soft=soft)
 
 
-def _place(root: str, found: Located) -> str:
-    return f"{root}/{found.file}: row group {found.group}, row {found.at} ({found.row.id!r})"
+def _place(root: str, row: BadRow) -> str:
+    return f"{root}/{row.file}: row group {row.group}, row {row.at} ({row.id!r})"

@@ -164,6 +164,13 @@ class Student:
         self.network.train()
         return labels
 
+    def network_state(self) -> dict[str, torch.Tensor]:
+        """Return copies of the network's tensors, contiguous and on the CPU."""
+        return {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in self.network.state_dict().items()
+        }
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything that changes while training."""
         return {

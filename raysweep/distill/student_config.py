@@ -13,8 +13,8 @@ from raysweep.nets.deeplab import DeepLab, ThinConfig, build_deeplab
 from raysweep.nets.resnet import STAGE_STRIDE
 from raysweep.nets.unet import UNet, UnetConfig
 
-
 Network = Literal["deeplab_resnet101", "deeplab_resnet50", "deeplab_thin", "unet"]
+
 
 class StudentConfig(Config):
     """Which student, and how it is trained; by default GanOrCon's for faces.
@@ -39,6 +39,8 @@ class StudentConfig(Config):
             10; 20 in ReGAN. Left out, it is constant. See :meth:`Student.validated`.
         plateau_floor: the learning rate is not lowered below this; as in ReGAN.
         augment: joint augmentation of images and labels; none in the papers but ReGAN.
+        shuffle_buffer: rows that are mixed at a time, still encoded, over all workers; files are in
+            another order every epoch besides.
         checkpoints: number of candidates kept, evenly spaced, the last at the end; the protocol
             chooses. GanOrCon's and DatasetGAN's code keep one per epoch.
         precision: ``bf16`` runs the network under autocast.
@@ -60,6 +62,7 @@ class StudentConfig(Config):
     plateau_patience: int | None = Field(default=None, ge=0)
     plateau_floor: float = Field(default=1e-6, ge=0)
     augment: JointConfig | None = None
+    shuffle_buffer: int = Field(default=1024, ge=0)
     checkpoints: int = Field(default=2, ge=1)
     precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = 0

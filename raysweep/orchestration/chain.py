@@ -9,8 +9,10 @@ from pathlib import Path
 
 from raysweep.config import ConfigError, to_dict
 from raysweep.data.records import Split
+from raysweep.distill.labelling import LabelConfig
+from raysweep.distill.student_config import StudentConfig
 from raysweep.orchestration.stages import Stage
-from raysweep.presets import Experiment
+from raysweep.presets import EvaluateConfig, Experiment
 
 VERSIONS = {"pretrain": 1, "project": 1, "fit": 1, "evaluate": 2}
 """Raised when a change of code changes what a stage computes from the same settings."""
@@ -32,17 +34,28 @@ class Chain:
         projections: split to the search for its images in a generator; empty for representations
             that take images as they are.
         fit: the projector on it.
-        evaluate: its scores.
+        evaluate: the scores of the projector, or of the student.
+        label: what the projector's last candidate says of many images; if distilled.
+        distill: the student; if distilled.
     """
 
     pretrain: Stage
     projections: Mapping[Split, Stage]
     fit: Stage
     evaluate: Stage
+    label: Stage | None = None
+    distill: Stage | None = None
+
+    @property
+    def model(self) -> Stage:
+        """The stage whose model is scored."""
+        return self.distill or self.fit
 
     def __iter__(self) -> Iterator[Stage]:
         """Iterate over the stages in the order in which they are computed."""
-        yield from (self.pretrain, *self.projections.values(), self.fit, self.evaluate)
+        yield from (self.pretrain, *self.projections.values(), self.fit)
+        yield from (stage for stage in (self.label, self.distill) if stage is not None)
+        yield self.evaluate
 
 
 def chain_of(experiment: Experiment, fingerprint: str) -> Chain:
@@ -52,7 +65,9 @@ def chain_of(experiment: Experiment, fingerprint: str) -> Chain:
     labelled = {"shots": data.shots, "draw": data.draw}
     projections: dict[Split, Stage] = {}
     if experiment.pretrain.method == "stylegan2":
-        for split in SPLITS[experiment.evaluate.protocol]:
+        # a student takes images: only the labelled ones must be found
+        splits = ("train",) if experiment.distilled else SPLITS[experiment.evaluate.protocol]
+        for split in splits:
             config = {"project": to_dict(experiment.project), "split": split}
             projections[split] = Stage(
                 "project",
@@ -67,13 +82,44 @@ def chain_of(experiment: Experiment, fingerprint: str) -> Chain:
         {"pretrain": pretrain.key} | images | {k: v for k, v in found.items() if "train" in k},
         VERSIONS["fit"],
     )
-    evaluate = Stage(
-        "evaluate",
-        {"evaluate": to_dict(experiment.evaluate)},
-        {"fit": fit.key} | images | {k: v for k, v in found.items() if "train" not in k},
-        VERSIONS["evaluate"],
-    )
+    if experiment.distilled:
+        label = label_stage(experiment.label, fit.key, fingerprint)
+        distill = distill_stage(experiment.student, {"label": label.key, "data": fingerprint})
+        evaluate = evaluate_stage(experiment.evaluate, {"distill": distill.key} | images)
+        return Chain(pretrain, projections, fit, evaluate, label, distill)
+    codes = {k: v for k, v in found.items() if "train" not in k}
+    evaluate = evaluate_stage(experiment.evaluate, {"fit": fit.key} | images | codes)
     return Chain(pretrain, projections, fit, evaluate)
+
+
+def label_stage(config: LabelConfig, teacher: str, fingerprint: str) -> Stage:
+    """Return the stage of pseudo-labels.
+
+    Args:
+        config: what is labelled.
+        teacher: key of the fit stage whose last candidate labels.
+        fingerprint: of the dataset that the images are from; not read if they are generated.
+    """
+    images = {} if config.source == "generated" else {"data": fingerprint}
+    return Stage(
+        "label", {"label": config.relevant()}, {"fit": teacher} | images, VERSIONS["label"]
+    )
+
+
+def distill_stage(config: StudentConfig, inputs: Mapping[str, str]) -> Stage:
+    """Return the stage of a student.
+
+    Args:
+        config: the student.
+        inputs: what it learns from: ``label`` stage, or fingerprint of other ``shards``; and
+            ``data``, the dataset with its classes.
+    """
+    return Stage("distill", {"student": config.relevant()}, inputs, VERSIONS["distill"])
+
+
+def evaluate_stage(config: EvaluateConfig, inputs: Mapping[str, str]) -> Stage:
+    """Return the stage of a model's scores."""
+    return Stage("evaluate", {"evaluate": to_dict(config)}, inputs, VERSIONS["evaluate"])
 
 
 def _pretrain(experiment: Experiment, images: dict[str, str]) -> Stage:

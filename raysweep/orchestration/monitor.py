@@ -29,6 +29,7 @@ class Monitor:
         console: where to print.
         trials: the trials still to run.
         total: number of trials of the sweep, finished ones included.
+        left: how many of them are to run.
         times: estimates; only their ratios matter once something has been measured.
         store: tells which stages need no work.
     """
@@ -39,12 +40,13 @@ class Monitor:
         trials: list[Trial],
         *,
         total: int,
+        left: int,
         times: Clock,
         store: StageStore,
         seconds: float = 10.0,
     ) -> None:
         self.console, self.store = console, store
-        self.total, self.finished_trials = total, total - len(trials)
+        self.total, self.finished_trials = total, total - left
         self.started = time.monotonic()
         self.throttle = Throttle(seconds)
         self.running: dict[str, tuple[Trial, Progress]] = {}

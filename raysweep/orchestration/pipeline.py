@@ -1,4 +1,4 @@
-"""The chain of stages behind one number: pretrain, fit, evaluate.
+"""The chain of stages behind one number: pretrain, fit, perhaps label and distill, evaluate.
 
 Each stage reads its inputs from the store and leaves files in its workspace; the docstring of its
 function lists them.
@@ -6,8 +6,7 @@ function lists them.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -20,15 +19,16 @@ from raysweep.data.records import Split
 from raysweep.evaluate.images import grid
 from raysweep.evaluate.metrics import confusion
 from raysweep.evaluate.protocols import five_folds, held_out
-from raysweep.fewshot.projector import candidate_steps
 from raysweep.orchestration.chain import Chain, chain_of
+from raysweep.orchestration.distilling import distill
 from raysweep.orchestration.fitting import fit, inputs_of
+from raysweep.orchestration.labelling import label
 from raysweep.orchestration.learning import pretrain
-from raysweep.orchestration.models import load_model
+from raysweep.orchestration.models import Model, candidates_of, load_model
 from raysweep.orchestration.projecting import project
 from raysweep.orchestration.stages import Workspace
 from raysweep.orchestration.worker import Progress, Run
-from raysweep.presets import Experiment
+from raysweep.presets import EvaluateConfig, Experiment
 
 
 def compute(experiment: Experiment, run_with: Run) -> dict[str, Any]:
@@ -49,14 +49,38 @@ def evaluate(
     experiment: Experiment, chain: Chain, workspace: Workspace, run_with: Run
 ) -> dict[str, Any]:
     """Leave ``grid.png``: the first test images, their truth and what was predicted."""
-    config, dataset = experiment.evaluate, run_with.dataset
-    model = load_model(run_with.store, chain.fit.key, run_with.device)
-    steps = candidate_steps(experiment.fit)
+    stage = chain.model
+    model = load_model(run_with.store, stage.key, run_with.device, stage=stage.name)
+    inputs = partial(inputs_of, experiment=experiment, chain=chain, run_with=run_with)
+    return score(experiment.evaluate, model, inputs, workspace, run_with)
+
+
+def score(
+    config: EvaluateConfig,
+    model: Model,
+    inputs_of_split: Callable[[Split], torch.Tensor],
+    workspace: Workspace,
+    run_with: Run,
+) -> dict[str, Any]:
+    """Score a model by the protocol; leave ``grid.png``.
+
+    Args:
+        config: the protocol.
+        model: what labels.
+        inputs_of_split: what it takes for the images of a split.
+        workspace: where the picture goes.
+        run_with: dataset, device and report.
+
+    Returns:
+        The scores and the step of the chosen candidate.
+    """
+    dataset, steps = run_with.dataset, candidates_of(model)
 
     def confusions(split: Split, index: int) -> torch.Tensor:
-        inputs = inputs_of(split, experiment, chain, run_with)
         truth = dataset.masks(split, px=config.px)
-        labels = model.predict(inputs, candidate=steps[index], out_px=config.px)
+        labels = model.predict(
+            inputs_of_split(split), candidate=steps[index], out_px=config.px
+        )
         run_with.report(Progress("evaluate", index + 1, len(steps), {}))
         return confusion(labels, truth, len(dataset.info.classes))
 
@@ -68,12 +92,11 @@ def evaluate(
         result = held_out(val, lambda at: confusions("test", at).sum(0), absent=config.absent)
     candidate = steps[result.selected[0]]
     names = dataset.names("test")[: config.images]
-    inputs = inputs_of("test", experiment, chain, run_with)[: config.images]
+    inputs = inputs_of_split("test")[: config.images]
     labels = model.predict(inputs, candidate=candidate, out_px=config.px)
     _picture(labels, names, dataset, px=config.px).save(workspace.path / "grid.png")
     spread = {} if result.spread is None else {"fold_spread": result.spread}
-    found = {"val_miou": result.val_miou, "candidate": candidate}
-    return {**asdict(result.scores), **spread, **found}
+    return {**asdict(result.scores), **spread, "candidate": candidate}
 
 
 def _picture(
@@ -89,8 +112,11 @@ def _picture(
     )
 
 
-COMPUTE = {"pretrain": pretrain, "project": project, "fit": fit, "evaluate": evaluate}
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, indent=1).encode()
+COMPUTE = {
+    "pretrain": pretrain,
+    "project": project,
+    "fit": fit,
+    "label": label,
+    "distill": distill,
+    "evaluate": evaluate,
+}

@@ -250,7 +250,9 @@ def _run(sweep: Sweep, screen: Console, *, tracker: Tracker, clerk: Executor) ->
             _pretrain_on_workers(sweep, pending, screen)
         clock = Clock(sweep.plan.trials, sweep.store, sweep.info.counts)
         ordered = in_order(pending, clock, sweep.store)
-        monitor = Monitor(screen, ordered, total=total, times=clock, store=sweep.store)
+        monitor = Monitor(
+            screen, ordered, total=total, left=sweep.left(), times=clock, store=sweep.store
+        )
         screen.print(f"running {concurrency()} trials at a time")
 
         def finished(trial: Trial) -> None:

@@ -7,7 +7,8 @@ from raysweep.config import ConfigError, from_dict, override, to_dict
 from raysweep.data.augment import JointConfig, joint, normalise
 from raysweep.distill import targets
 from raysweep.distill.soft import quantise_soft
-from raysweep.distill.student import Student, StudentConfig, build_student, total_steps
+from raysweep.distill.student import Student
+from raysweep.distill.student_config import StudentConfig, build_student, total_steps
 from raysweep.nets.deeplab import ThinConfig, seed_dropout
 from raysweep.nets.unet import UnetConfig
 from tests.reference import distill as reference

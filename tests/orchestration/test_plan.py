@@ -14,13 +14,8 @@ from search_spaces import resolution
 
 
 def plan_of(preset, repeats=3):
-    return make_plan(
-        resolution,
-        resolution.BASE[preset](),
-        preset=preset,
-        repeats=repeats,
-        fingerprint="abc",
-    )
+    base, cells = resolution.BASE[preset](), resolution.cells(preset)
+    return make_plan(resolution, base, cells=cells, repeats=repeats, fingerprint="abc")
 
 
 @pytest.fixture
@@ -39,7 +34,7 @@ def test_three_pretrainings_not_nine(preset):
 
 
 def test_repeats_differ_in_seed_and_draw():
-    trials = [trial for trial in plan_of("demo").trials if trial.configuration == ("32 px", 64)]
+    trials = [trial for trial in plan_of("demo").trials if trial.configuration == ("32 px", "64")]
     assert {trial.experiment.data.draw for trial in trials} == {0, 1, 2}
     assert {trial.experiment.fit.seed for trial in trials} == {0, 1, 2}
     assert len({trial.chain.fit.key for trial in trials}) == 3
@@ -53,9 +48,9 @@ def test_every_run_has_the_same_axes_as_numbers():
 
 def test_cells_are_matched_with_the_papers_by_rank():
     plan = plan_of("demo")
-    cells = {trial.configuration: plan.paper_cell(trial) for trial in plan.trials}
-    assert cells[("16 px", 64)] == "ganorcon_appE[segmentor=512, moco=96]"
-    assert cells[("random weights", 64)] is None
+    cells = {trial.configuration: trial.cell.paper for trial in plan.trials}
+    assert cells[("16 px", "64")] == "ganorcon_appE[segmentor=512, moco=96]"
+    assert cells[("random weights", "64")] is None
 
 
 def test_leaders_first_then_independent_trials_then_followers(store):
@@ -64,7 +59,7 @@ def test_leaders_first_then_independent_trials_then_followers(store):
         list(plan.trials), Clock(plan.trials, store, {"val": 50, "test": 100}), store
     )
     assert sorted(map(str, ordered)) == sorted(map(str, plan.trials))
-    longest_first = sorted(plan.axes[resolution.ROWS], reverse=True)
+    longest_first = sorted({trial.axes[resolution.PRETRAIN] for trial in plan.trials} - {0})[::-1]
     assert [trial.row for trial in ordered[:3]] == [f"{px} px" for px in longest_first]
     baselines = len(resolution.BASELINES) * 9
     assert {trial.row for trial in ordered[3 : 3 + baselines]} == set(resolution.BASELINES)

@@ -213,3 +213,40 @@ def test_each_phase_changes_its_own_network_only(monkeypatch):
     monkeypatch.setattr(learner, "_update", spy)
     advance(learner, 2)
     assert phases == ["generator", "path", "discriminator", "r1", "generator", "discriminator"]
+
+
+def test_gradients_of_a_phase_are_those_of_its_loss_times_its_interval(monkeypatch):
+    learner, wanted, phases = Gan(BASE, device="cpu"), [], []
+    average = module._average_gradients
+
+    def recording(phase):
+        def loss(batch):
+            value, own = phase.loss(batch), list(phase.network.parameters())
+            found = torch.autograd.grad(value, own, retain_graph=True, allow_unused=True)
+            wanted[:] = [None if each is None else phase.interval * each for each in found]
+            phases.append(phase.name)
+            return value
+
+        return phase._replace(loss=loss)
+
+    def check(parameters):
+        pairs = list(zip(parameters, wanted, strict=True))
+        assert [p.grad is None for p, _ in pairs] == [each is None for _, each in pairs]
+        for parameter, each in pairs:
+            if each is not None:
+                torch.testing.assert_close(parameter.grad, each, rtol=1e-4, atol=1e-6)
+        average(parameter for parameter, _ in pairs)
+
+    learner.phases = [recording(phase) for phase in learner.phases]
+    monkeypatch.setattr(module, "_average_gradients", check)
+    advance(learner, 5)
+    assert (phases.count("path"), phases.count("r1"), len(phases)) == (2, 1, 13)
+
+
+def test_gradients_that_are_not_finite_are_cut_off():
+    values = [torch.nan, torch.inf, -torch.inf, 2.0]
+    parameter, unused = (torch.nn.Parameter(torch.zeros(4)) for _ in range(2))
+    parameter.grad = torch.tensor(values)
+    module._average_gradients([parameter, unused])
+    assert parameter.grad.tolist() == [0.0, 1e5, -1e5, 2.0]
+    assert unused.grad is None
