@@ -139,6 +139,10 @@ def _check_name(config: Config, name: str) -> None:
 def _explain(error: pydantic.ValidationError) -> str:
     lines = []
     for item in error.errors():
-        field = ".".join(str(part) for part in item["loc"]) or "config"
-        lines.append(f"{field} = {item['input']!r}: {item['msg']}")
+        field = ".".join(str(part) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
+        if isinstance(item["input"], dict):  # fields that do not agree: the message names them
+            lines.append(f"{field}.{message}" if field else message)
+        else:
+            lines.append(f"{field} = {item['input']!r}: {message}")
     return "\n".join(lines)

@@ -91,7 +91,7 @@ class Experiment(Config):
     @model_validator(mode="after")
     def _trunk_takes_the_fit_resolution(self) -> Experiment:
         smallest = self.pretrain.trunk.minimum_px // 2  # the stem's stride is 1 here
-        has_trunk = self.pretrain.method not in ("rgb", "stylegan2")
+        has_trunk = self.pretrain.method != "rgb" and not self.pretrain.generative
         if has_trunk and self.fit.resolution < smallest:
             raise ConfigError(
                 f"fit.resolution = {self.fit.resolution}: trunk {self.pretrain.trunk.name!r} needs "
@@ -103,7 +103,7 @@ class Experiment(Config):
     def _teacher_takes_the_images(self) -> Experiment:
         if not self.distilled:
             return self
-        is_generator = self.pretrain.method == "stylegan2"
+        is_generator = self.pretrain.generative
         if is_generator != (self.label.source == "generated"):
             needed = "generated" if is_generator else "unlabelled"
             raise ConfigError(

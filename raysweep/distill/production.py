@@ -59,9 +59,7 @@ class Production:
 
     def units(self, shard: int) -> list[Unit]:
         """Return the units of a file, in order."""
-        return units_of(
-            shard, images=self.images, rows_per_file=self.config.shards.rows_per_file
-        )
+        return units_of(shard, images=self.images, rows_per_file=self.config.shards.rows_per_file)
 
     def begin(self, origin: str) -> None:
         """Make the directory; go on with what lies there if it was begun for the same labels.
@@ -103,8 +101,7 @@ class Production:
         """
         if not self._exists(MANIFEST_NAME):
             labelled = [
-                from_dict(ShardFile, self._read(self._entry(shard)))
-                for shard in range(self.shards)
+                from_dict(ShardFile, self._read(self._entry(shard))) for shard in range(self.shards)
             ]
             final = self._filtered(labelled) if self.config.portion else labelled
             write_manifest(self.files, self.root, final, teacher=self.teacher)
@@ -146,9 +143,7 @@ class Production:
             final.append(self._write_file(f"shard-{shard:06d}.parquet", part))
         return final
 
-    def _tables(
-        self, labelled: list[ShardFile], *, columns: Sequence[str]
-    ) -> Iterator[pa.Table]:
+    def _tables(self, labelled: list[ShardFile], *, columns: Sequence[str]) -> Iterator[pa.Table]:
         for file in labelled:
             shard = OpenShard(self.files, f"{self.root}/{file.name}", size=file.bytes)
             try:

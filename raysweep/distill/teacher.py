@@ -17,7 +17,7 @@ from raysweep.features.generator import pack
 from raysweep.features.representation import Representation
 from raysweep.fewshot.ensemble import Majority, image_uncertainty, jensen_shannon, votes
 from raysweep.fewshot.projector import clean_masks, prepared
-from raysweep.nets.stylegan2 import Generator
+from raysweep.nets.gans import Generator
 from raysweep.represent.generators import to_uint8
 
 BATCH = 16

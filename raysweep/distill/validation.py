@@ -23,9 +23,7 @@ def validation_loss(student: Student, images: torch.Tensor, masks: torch.Tensor)
     """
     px, total = student.config.resolution, torch.zeros((), device=student.device)
     student.network.eval()
-    for image, mask in zip(
-        images.split(PREDICT_BATCH), masks.split(PREDICT_BATCH), strict=True
-    ):
+    for image, mask in zip(images.split(PREDICT_BATCH), masks.split(PREDICT_BATCH), strict=True):
         draw = targets.whole(len(image), height=image.shape[-2], width=image.shape[-1])
         labels = targets.apply_targets(mask.to(student.device), None, draw, px=px).mask
         x = targets.apply_images(image.to(student.device), draw, px=px)

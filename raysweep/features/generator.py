@@ -11,12 +11,22 @@ from collections.abc import Sequence
 import torch
 
 from raysweep.features.activations import recorded
-from raysweep.nets.stylegan2 import Generator
+from raysweep.nets.gans import Generator
+from raysweep.nets.stylegan1 import StyleGan1Config
 
 
 def default_layers(generator: Generator) -> tuple[str, ...]:
-    """Name all convolutions, from the highest resolution to the lowest (DatasetGAN 3.1)."""
-    sides = reversed(generator.config.resolutions)
+    """Name two maps per resolution, from the highest to the lowest (DatasetGAN 3.1).
+
+    Of StyleGAN2 the outputs of both convolutions, of StyleGAN those of the second AdaIN and the
+    second convolution, which DatasetGAN's released code takes; its paper says both AdaINs, that is
+    ``epi2`` and ``epi1``.
+    """
+    sides = generator.config.resolutions[::-1]
+    if isinstance(generator.config, StyleGan1Config):
+        blocks = {side: f"synthesis.blocks.{side}x{side}" for side in sides}
+        second = {side: "conv" if side == sides[-1] else "conv1" for side in sides}
+        return tuple(f"{blocks[s]}.{name}" for s in sides for name in ("epi2", second[s]))
     names = [f"synthesis.b{side}.conv{index}" for side in sides for index in (1, 0)]
     return tuple(name for name in names if name != "synthesis.b4.conv0")  # 4x4 has only one
 

@@ -12,9 +12,10 @@ from raysweep.data.records import Split
 from raysweep.distill.labelling import LabelConfig
 from raysweep.distill.student_config import StudentConfig
 from raysweep.orchestration.stages import Stage
-from raysweep.presets import EvaluateConfig, Experiment
+from raysweep.presets import DataConfig, EvaluateConfig, Experiment
+from raysweep.represent.gan_weights import GENERATOR
 
-VERSIONS = {"pretrain": 1, "project": 1, "fit": 1, "evaluate": 2}
+VERSIONS = {"pretrain": 1, "project": 1, "fit": 1, "label": 1, "distill": 1, "evaluate": 2}
 """Raised when a change of code changes what a stage computes from the same settings."""
 
 
@@ -64,7 +65,7 @@ def chain_of(experiment: Experiment, fingerprint: str) -> Chain:
     pretrain = _pretrain(experiment, images)
     labelled = {"shots": data.shots, "draw": data.draw}
     projections: dict[Split, Stage] = {}
-    if experiment.pretrain.method == "stylegan2":
+    if experiment.pretrain.generative:
         # a student takes images: only the labelled ones must be found
         splits = ("train",) if experiment.distilled else SPLITS[experiment.evaluate.protocol]
         for split in splits:
@@ -84,7 +85,9 @@ def chain_of(experiment: Experiment, fingerprint: str) -> Chain:
     )
     if experiment.distilled:
         label = label_stage(experiment.label, fit.key, fingerprint)
-        distill = distill_stage(experiment.student, {"label": label.key, "data": fingerprint})
+        distill = distill_stage(
+            experiment.student, {"label": label.key, "data": fingerprint}, data=data
+        )
         evaluate = evaluate_stage(experiment.evaluate, {"distill": distill.key} | images)
         return Chain(pretrain, projections, fit, evaluate, label, distill)
     codes = {k: v for k, v in found.items() if "train" not in k}
@@ -106,15 +109,22 @@ def label_stage(config: LabelConfig, teacher: str, fingerprint: str) -> Stage:
     )
 
 
-def distill_stage(config: StudentConfig, inputs: Mapping[str, str]) -> Stage:
+def distill_stage(config: StudentConfig, inputs: Mapping[str, str], *, data: DataConfig) -> Stage:
     """Return the stage of a student.
 
     Args:
         config: the student.
         inputs: what it learns from: ``label`` stage, or fingerprint of other ``shards``; and
             ``data``, the dataset with its classes.
+        data: which labelled images measure the validation loss, if the learning rate follows it.
     """
-    return Stage("distill", {"student": config.relevant()}, inputs, VERSIONS["distill"])
+    labelled = {"shots": data.shots, "draw": data.draw}
+    return Stage(
+        "distill",
+        {"student": config.relevant()} | (labelled if config.plateau_patience is not None else {}),
+        inputs,
+        VERSIONS["distill"],
+    )
 
 
 def evaluate_stage(config: EvaluateConfig, inputs: Mapping[str, str]) -> Stage:
@@ -127,11 +137,14 @@ def _pretrain(experiment: Experiment, images: dict[str, str]) -> Stage:
     px: dict[str, int] = {}  # a generator reads images at its own resolution
     if config.contrastive or config.method == "random":
         px = {"px": experiment.data.px}
-    elif config.method != "stylegan2":
+    elif not config.trains_generator:
         images = {}
     if config.method == "weights":  # the content of a file, not its path
         represent["weights"] = file_digest("pretrain.weights", str(config.weights))
-    if config.method == "stylegan2" and config.gan.inception is not None:
+    if config.method == "generator":
+        place = Path(str(config.weights)) / GENERATOR
+        represent["weights"] = file_digest("pretrain.weights", str(place))
+    if config.trains_generator and config.gan.inception is not None:
         represent["gan"]["inception"] = file_digest("pretrain.gan.inception", config.gan.inception)
     return Stage("pretrain", {"represent": represent} | px, images, VERSIONS["pretrain"])
 

@@ -74,12 +74,16 @@ def checked(experiment: Experiment) -> DatasetInfo:
             f"data.shots = {data.shots}: only {available} labelled training images in {info.name}; "
             f"use --set data.shots={max(available, 1)} or label more"
         )
-    _check_scored(experiment, info)
+    check_scored(experiment, info)
     return info
 
 
-def _check_scored(experiment: Experiment, info: DatasetInfo) -> None:
-    """Check that the protocol finds the labelled images that it needs."""
+def check_scored(experiment: Experiment, info: DatasetInfo) -> None:
+    """Check that the protocol finds the labelled images that it needs.
+
+    Raises:
+        ConfigError: it does not.
+    """
     protocol, counts = experiment.evaluate.protocol, info.counts
     if not info.classes or not counts["test"]:
         raise ConfigError(f"{info.name} has no labelled test image; nothing could be scored")

@@ -18,12 +18,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from raysweep.data.records import Split
 from raysweep.fewshot.projector import candidate_steps
+from raysweep.nets.gans import NetworkConfig, build_discriminator, build_generator
 from raysweep.nets.projectors import ProjectorConfig, build_projector
 from raysweep.nets.resnet import TrunkConfig, build_trunk
-from raysweep.nets.stylegan2 import Generator, StyleGan2Config
-from raysweep.nets.stylegan2_discriminator import Discriminator
+from raysweep.nets.stylegan1 import StyleGan1Config
 from raysweep.presets import Experiment
 from raysweep.represent.config import RepresentConfig
+from raysweep.represent.gan_weights import imported_config
 
 if TYPE_CHECKING:
     from raysweep.orchestration.plan import Trial
@@ -59,9 +60,10 @@ def work_of(experiment: Experiment, counts: Mapping[Split, int]) -> dict[str, Wo
     seen, scored = fit.steps * fit.batch, scored_images(experiment, counts)
     generator, discriminator, features = 0.0, 0.0, 0.0
     levels: Levels = ((3, fit.resolution),)
-    if represent.method == "stylegan2":
-        generator, discriminator = _gan_gflop(represent.gan.network)
-        levels, features = _generator_levels(represent.gan.network), generator
+    if represent.generative:
+        network = network_of(represent)
+        generator, discriminator = _gan_gflop(network)
+        levels, features = _generator_levels(network), generator
     elif represent.method != "rgb":
         widths = build_trunk(represent.trunk).channels
         levels = tuple((width, max(1, fit.resolution >> at)) for at, width in enumerate(widths))
@@ -129,10 +131,9 @@ def disk_gib(experiment: Experiment) -> float:
     """Return the estimated disk space of one pretraining: weights and a checkpoint, in GiB."""
     represent = experiment.pretrain
     with torch.device("meta"):
-        if represent.method == "stylegan2":  # snapshots; the average, and both with Adam's moments
-            generator, discriminator = (
-                net(represent.gan.network) for net in (Generator, Discriminator)
-            )
+        if represent.trains_generator:  # snapshots; the average, and both with Adam's moments
+            generator = build_generator(represent.network)
+            discriminator = build_discriminator(represent.network)
             snapshots = len(represent.gan.snapshot_steps) + 1
             numbers = (4 + snapshots) * _size(generator) + 3 * _size(discriminator)
         else:
@@ -155,17 +156,24 @@ def _trunk_gflop(config: TrunkConfig, px: int, stem_stride: Literal[1, 2]) -> fl
 
 
 @functools.cache
-def _gan_gflop(config: StyleGan2Config) -> tuple[float, float]:
+def _gan_gflop(config: NetworkConfig) -> tuple[float, float]:
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        Generator(config)(torch.empty(1, config.z_dim))
+        build_generator(config)(torch.empty(1, config.z_dim))
         of_generator = float(counter.get_total_flops())
-        Discriminator(config)(torch.empty(1, 3, config.resolution, config.resolution))
+        build_discriminator(config)(torch.empty(1, 3, config.resolution, config.resolution))
     return of_generator / 1e9, (float(counter.get_total_flops()) - of_generator) / 1e9
 
 
-def _generator_levels(config: StyleGan2Config) -> Levels:
-    sides = config.resolutions[::-1]
-    return tuple((config.channels(side), side) for side in sides for _ in range(2))[:-1]
+def _generator_levels(config: NetworkConfig) -> Levels:
+    every = [(config.channels(side), side) for side in config.resolutions[::-1] for _ in range(2)]
+    return tuple(every if isinstance(config, StyleGan1Config) else every[:-1])
+
+
+def network_of(represent: RepresentConfig) -> NetworkConfig:
+    """Return the sizes of the generator of a generative representation."""
+    if represent.method == "generator":
+        return imported_config(str(represent.weights))
+    return represent.network
 
 
 @functools.cache

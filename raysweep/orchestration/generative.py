@@ -16,7 +16,6 @@ from raysweep.orchestration.stages import Workspace
 from raysweep.orchestration.worker import LOG_EVERY, Checkpoints, Curve, Report, run
 from raysweep.represent.config import RepresentConfig
 from raysweep.represent.gan import Gan
-from raysweep.represent.gan_config import GanConfig
 from raysweep.represent.generators import sample, save_generator
 
 FEWEST_IMAGES = 32
@@ -50,7 +49,7 @@ def learn_generator(
     Raises:
         ConfigError: too few images, or no distance can be taken.
     """
-    check_images(config.gan, len(images))
+    check_images(config, len(images))
     gan, learner = config.gan, Gan(config, device=device)
     ticks = Ticks(learner, images, workspace.path)
 
@@ -83,32 +82,33 @@ def learn_generator(
     return curve
 
 
-def check_images(gan: GanConfig, count: int) -> None:
+def check_images(config: RepresentConfig, count: int) -> None:
     """Check that there are enough images to train a generator on.
 
     Raises:
         ConfigError: there are fewer than a batch, or than 32.
     """
-    fewest = max(FEWEST_IMAGES, gan.batch)
+    fewest = max(FEWEST_IMAGES, config.gan.batch)
     if count < fewest:
         raise ConfigError(
-            f"pretrain.method = 'stylegan2': {count} images are too few to train a generator; "
-            f"give {fewest} or more unlabelled ones, or use a contrastive method"
+            f"pretrain.method = {config.method!r}: {count} images are too few to train a generator "
+            f"on; give {fewest} or more unlabelled ones, or use a contrastive method"
         )
 
 
-def check_workers(gan: GanConfig, workers: int) -> None:
+def check_workers(config: RepresentConfig, workers: int) -> None:
     """Check that each worker gets as many images as any other, in whole groups.
 
     Raises:
         ConfigError: some batch cannot be shared like that.
     """
+    gan = config.gan
     if gan.path_weight and gan.batch // gan.path_shrink % workers:
         raise ConfigError(
             f"--workers {workers}: must divide the path length batch, pretrain.gan.batch / "
             f"path_shrink = {gan.batch // gan.path_shrink}"
         )
-    share, group = gan.batch // workers, gan.network.mbstd_group
+    share, group = gan.batch // workers, config.network.mbstd_group
     if share % min(group, share):
         raise ConfigError(
             f"--workers {workers}: each worker's {share} images of pretrain.gan.batch are not a "

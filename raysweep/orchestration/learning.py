@@ -16,11 +16,13 @@ from raysweep.learner import identity
 from raysweep.nets.resnet import build_trunk
 from raysweep.orchestration.chain import Chain
 from raysweep.orchestration.generative import learn_generator
-from raysweep.orchestration.models import TRUNK
+from raysweep.orchestration.models import GENERATOR, TRUNK
 from raysweep.orchestration.stages import Workspace
 from raysweep.orchestration.storage import write_atomically
 from raysweep.orchestration.worker import Checkpoints, Curve, Run, run
 from raysweep.presets import Experiment
+from raysweep.represent.gan_weights import read_imported
+from raysweep.represent.generators import save_generator
 from raysweep.represent.moco import Moco
 from raysweep.represent.simsiam import Simsiam
 from raysweep.represent.untrained import untrained_trunk
@@ -38,6 +40,10 @@ def pretrain(
         return {}
     if config.learnt:
         return learn_representation(experiment, workspace, run_with, checkpoints=workspace)
+    if config.method == "generator":
+        generator = read_imported(str(config.weights)).build_generator()
+        save_generator(generator, workspace.path / GENERATOR)
+        return {}
     if config.method == "weights":
         assert config.weights is not None
         trunk = load_trunk(Path(config.weights), config.trunk)
@@ -70,7 +76,7 @@ def learn_representation(
         images = run_with.dataset.pretraining_images(px=experiment.data.px)
         curve = _learn_trunk(experiment, images, workspace, run_with, checkpoints, wrap)
     else:
-        images = run_with.dataset.pretraining_images(px=config.gan.network.resolution)
+        images = run_with.dataset.pretraining_images(px=config.network.resolution)
         curve = learn_generator(
             config,
             images,

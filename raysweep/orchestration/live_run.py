@@ -1,9 +1,11 @@
-"""The MLflow run of one pretraining, written while the training goes on."""
+"""The MLflow run of one training, written while it goes on: a representation, or a student."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from mlflow.entities import Metric
 
@@ -24,8 +26,25 @@ from raysweep.presets import Experiment
 SEND_SECONDS = 10.0
 
 
-class PretrainingRun:
-    """One MLflow run of ``jobs/pretrain_*.py``.
+@dataclass(frozen=True)
+class About:
+    """What is special to the runs of one kind of training.
+
+    Attributes:
+        name: of the run.
+        first: a metric that every window has.
+        images_per_step: what the step axis counts.
+        params: short names of settings to their values.
+    """
+
+    name: str
+    first: str
+    images_per_step: int
+    params: Mapping[str, Any]
+
+
+class LiveRun:
+    """One MLflow run of one training, named after its stage.
 
     A resumed training is taken up under the same run; points that are there are not sent again.
     An unreachable server ends the writing, not the training: :attr:`problem` says what happened.
@@ -39,9 +58,10 @@ class PretrainingRun:
         *,
         info: DatasetInfo,
         preset: str,
+        about: About,
     ) -> None:
         self.store, self.stage, self.experiment = store, stage, experiment
-        self.info, self.preset = info, preset
+        self.info, self.preset, self.about = info, preset, about
         self.sent: set[int] = set()
         self.waiting: dict[int, Mapping[str, float]] = {}
         self.throttle = Throttle(SEND_SECONDS)
@@ -55,7 +75,7 @@ class PretrainingRun:
             self.waiting = {}
 
     def finish(self, curve: Curve) -> None:
-        """Send what was not sent while the training went on, sample grids, and end the run."""
+        """Send what was not sent while the training went on, and the rest; end the run."""
         rows = {
             int(row["step"]): {key: value for key, value in row.items() if key != "step"}
             for row in curve
@@ -63,8 +83,11 @@ class PretrainingRun:
         if self.problem is None:
             self.problem = attempt(lambda: self._send(rows))
         if self.problem is None:
-            self.problem = attempt(self._show_samples)
+            self.problem = attempt(self.finishing)
         self.close("FINISHED")
+
+    def finishing(self) -> None:
+        """Send what the run has beside its curve."""
 
     def close(self, status: str) -> None:
         """End the run with ``FINISHED`` or ``FAILED``."""
@@ -72,26 +95,52 @@ class PretrainingRun:
             self.problem = attempt(lambda: self.client.set_terminated(self.run, status))
 
     def _open(self) -> None:
+        kind = self.stage.name
         self.client = connect(self.store.storage)
-        where = experiment_id(self.client, self.store.storage, "raysweep/pretrain")
+        where = experiment_id(self.client, self.store.storage, f"raysweep/{kind}")
         found = self.client.search_runs(
-            [where], filter_string=f"tags.`raysweep.stage.pretrain` = '{self.stage.key}'"
+            [where], filter_string=f"tags.`raysweep.stage.{kind}` = '{self.stage.key}'"
         )
         if found:
             self.run = str(found[0].info.run_id)
             self.client.update_run(self.run, status="RUNNING")
-            first = (
-                "pretrain/loss"
-                if self.experiment.pretrain.contrastive
-                else "pretrain/loss/generator"
-            )
-            history = self.client.get_metric_history(self.run, first)
+            history = self.client.get_metric_history(self.run, self.about.first)
             self.sent = {int(point.step) for point in history}
             return
-        config = self.experiment.pretrain
-        name = f"{config.method} {config.images_px} px {self.stage.key[:8]}"
-        tags = lineage_tags(self.info) | {"raysweep.stage.pretrain": self.stage.key}
+        tags = lineage_tags(self.info) | {f"raysweep.stage.{kind}": self.stage.key}
+        name = f"{self.about.name} {self.stage.key[:8]}"
         self.run = str(self.client.create_run(where, tags=tags, run_name=name).info.run_id)
+        for key, value in self.about.params.items():
+            self.client.log_param(self.run, f"{kind}.{key}", value)
+        self.client.log_param(self.run, "preset", self.preset)
+        self.client.log_dict(self.run, to_dict(self.experiment), "config.json")
+
+    def _send(self, rows: Mapping[int, Mapping[str, float]]) -> None:
+        now, batch = int(time.time() * 1000), self.about.images_per_step
+        points = [
+            Metric(f"{self.stage.name}/{key}", value, now, step * batch)
+            for step, metrics in rows.items()
+            if step * batch not in self.sent
+            for key, value in metrics.items()
+        ]
+        for start in range(0, len(points), BATCH):
+            self.client.log_batch(self.run, metrics=points[start : start + BATCH])
+        self.sent |= {step * batch for step in rows}
+
+
+class PretrainingRun(LiveRun):
+    """One MLflow run of ``jobs/pretrain_*.py``, with sample grids if there are any."""
+
+    def __init__(
+        self,
+        store: StageStore,
+        stage: Stage,
+        experiment: Experiment,
+        *,
+        info: DatasetInfo,
+        preset: str,
+    ) -> None:
+        config = experiment.pretrain
         params = {
             "method": config.method,
             "resolution": config.images_px,
@@ -100,23 +149,54 @@ class PretrainingRun:
             "lr": config.lr if config.contrastive else config.gan.lr,
             "seed": config.seed,
         }
-        for key, value in params.items():
-            self.client.log_param(self.run, f"pretrain.{key}", value)
-        self.client.log_param(self.run, "preset", self.preset)
-        self.client.log_dict(self.run, to_dict(self.experiment), "config.json")
+        about = About(
+            name=f"{config.method} {config.images_px} px",
+            first="pretrain/loss" if config.contrastive else "pretrain/loss/generator",
+            images_per_step=config.images_per_step,
+            params=params,
+        )
+        super().__init__(store, stage, experiment, info=info, preset=preset, about=about)
 
-    def _show_samples(self) -> None:
+    def finishing(self) -> None:
+        """Send the sample grids."""
         for picture in sorted(self.store.directory(self.stage).glob("samples-*.png")):
             self.client.log_artifact(self.run, str(picture), "samples")
 
-    def _send(self, rows: Mapping[int, Mapping[str, float]]) -> None:
-        now, batch = int(time.time() * 1000), self.experiment.pretrain.images_per_step
-        points = [
-            Metric(f"pretrain/{key}", value, now, step * batch)
-            for step, metrics in rows.items()
-            if step * batch not in self.sent
-            for key, value in metrics.items()
-        ]
-        for start in range(0, len(points), BATCH):
-            self.client.log_batch(self.run, metrics=points[start : start + BATCH])
-        self.sent |= {step * batch for step in rows}
+
+class DistillRun(LiveRun):
+    """One MLflow run of ``jobs/distill.py``, with the student's scores."""
+
+    def __init__(
+        self,
+        store: StageStore,
+        stage: Stage,
+        experiment: Experiment,
+        *,
+        info: DatasetInfo,
+        preset: str,
+        evaluation: Stage,
+    ) -> None:
+        config, self.evaluation = experiment.student, evaluation
+        names = ("network", "resolution", "batch", "epochs", "steps", "lr", "loss", "seed")
+        about = About(
+            name=f"{config.network} {config.resolution} px",
+            first="distill/loss",
+            images_per_step=config.batch,
+            params={name: getattr(config, name) for name in names},
+        )
+        super().__init__(store, stage, experiment, info=info, preset=preset, about=about)
+
+    def finishing(self) -> None:
+        """Send the scores, the picture of predictions and how the training went."""
+        scores = self.store.record(self.evaluation)["metrics"]
+        went = self.store.record(self.stage)["metrics"]
+        for key, value in scores.items():
+            if isinstance(value, int | float):
+                self.client.log_metric(self.run, f"evaluate/{key}", value)
+        for key in ("waiting_share", "first_batch_seconds"):
+            self.client.log_metric(self.run, f"distill/{key}", went[key])
+        self.client.log_metric(self.run, "distill/bad_rows", len(went["bad_rows"]))
+        self.client.log_metric(self.run, "best/miou", scores["miou"])
+        self.client.set_tag(self.run, "raysweep.stage.evaluate", self.evaluation.key)
+        picture = self.store.directory(self.evaluation) / "grid.png"
+        self.client.log_artifact(self.run, str(picture), "predictions")

@@ -96,7 +96,8 @@ def score(
     labels = model.predict(inputs, candidate=candidate, out_px=config.px)
     _picture(labels, names, dataset, px=config.px).save(workspace.path / "grid.png")
     spread = {} if result.spread is None else {"fold_spread": result.spread}
-    return {**asdict(result.scores), **spread, "candidate": candidate}
+    found = {"val_miou": result.val_miou, "candidate": candidate}
+    return {**asdict(result.scores), **spread, **found}
 
 
 def _picture(

@@ -45,24 +45,64 @@ def find_model(storage: Storage, name: str) -> Chosen:
     if name == "best":
         record = max(evaluations, key=lambda found: found["metrics"]["miou"])
         return _load(storage, record)
-    kind, _, key = name.rpartition("/")
-    matches = [
-        record
-        for record in evaluations
-        if (kind in ("", "evaluate") and record["key"].startswith(key))
-        or (kind in ("", "fit") and record["inputs"]["fit"].startswith(key))
-    ]
-    if not matches and not kind:
-        wanted = stages_of_run(storage, name).get("evaluate")
-        matches = [record for record in evaluations if record["key"] == wanted]
+    matches = _matching(storage, evaluations, name)
     if not matches:
         raise ConfigError(
             f"--model {name!r}: no such stage or MLflow run in {storage.uri}; "
             f"try best, or evaluate/{evaluations[0]['key']}"
         )
-    if len({record["inputs"]["fit"] for record in matches}) > 1:
+    if len({_model_of(record) for record in matches}) > 1:
         raise ConfigError(f"--model {name!r} fits {len(matches)} stages; give more of the key")
     return _load(storage, matches[0])
+
+
+def find_teacher(storage: Storage, name: str) -> str:
+    """Return the key of the fit stage that a stage, an MLflow run or ``best`` points to.
+
+    Raises:
+        ConfigError: nothing of that name is finished in the storage, or it is a student.
+    """
+    kind, _, key = name.rpartition("/")
+    evaluations = [record for record in _evaluations(storage) if "fit" in record["inputs"]]
+    if name == "best":
+        best = max(evaluations, key=lambda found: found["metrics"]["miou"], default=None)
+        found = set() if best is None else {best["inputs"]["fit"]}
+    else:
+        records = _matching(storage, evaluations, name)
+        found = {record["inputs"]["fit"] for record in records}
+        if kind in ("", "fit"):
+            keys = StageStore(storage).finished("fit")
+            found |= {fit for fit in keys if fit.startswith(key)}
+    if len(found) != 1:
+        what = "fits several stages; give more of the key" if found else "is no finished fit"
+        raise ConfigError(
+            f"--teacher {name!r} {what} in {storage.uri}; give fit/KEY as a sweep's report has it, "
+            "an MLflow run, or best"
+        )
+    return str(found.pop())
+
+
+def _matching(
+    storage: Storage, evaluations: list[dict[str, Any]], name: str
+) -> list[dict[str, Any]]:
+    """Return the evaluations that a stage, or else an MLflow run, belongs to."""
+    kind, _, key = name.rpartition("/")
+    matches = []
+    for record in evaluations:
+        stage, model = _model_of(record)
+        of_model = kind in ("", stage) and model.startswith(key)
+        if of_model or (kind in ("", "evaluate") and record["key"].startswith(key)):
+            matches.append(record)
+    if not matches and not kind:
+        wanted = stages_of_run(storage, name).get("evaluate")
+        matches = [record for record in evaluations if record["key"] == wanted]
+    return matches
+
+
+def _model_of(record: dict[str, Any]) -> tuple[str, str]:
+    """Return stage and key of the model that an evaluation scored."""
+    stage = "distill" if "distill" in record["inputs"] else "fit"
+    return stage, record["inputs"][stage]
 
 
 def predict_folder(chosen: Chosen, *, images: Path, out: Path) -> int:
@@ -72,8 +112,14 @@ def predict_folder(chosen: Chosen, *, images: Path, out: Path) -> int:
         The number of images.
 
     Raises:
-        ConfigError: the folder holds no image, or one that cannot be read; names the file.
+        ConfigError: the folder holds no image, or one that cannot be read; names the file. The
+            model labels codes of a generator, not images.
     """
+    if chosen.model.takes_codes:
+        raise ConfigError(
+            f"fit/{chosen.model.directory.name} labels what a generator makes, not photographs; "
+            "distil it (jobs/pseudo_label.py, jobs/distill.py) and give the student"
+        )
     if not images.is_dir():
         raise ConfigError(f"--images {str(images)!r} is not a folder")
     paths = sorted(path for path in images.iterdir() if path.suffix.lower() in SUFFIXES)
@@ -119,5 +165,6 @@ def _evaluations(storage: Storage) -> list[dict[str, Any]]:
 
 
 def _load(storage: Storage, record: dict[str, Any]) -> Chosen:
-    model = load_model(StageStore(storage), record["inputs"]["fit"], device_here())
+    stage, key = _model_of(record)
+    model = load_model(StageStore(storage), key, device_here(), stage=stage)
     return Chosen(model, record["metrics"]["candidate"])

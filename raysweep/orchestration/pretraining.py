@@ -69,11 +69,11 @@ def _checked(experiment: Experiment, methods: tuple[str, ...], workers: int) -> 
     if config.images_per_step % workers:
         setting = "pretrain.batch" if config.contrastive else "pretrain.gan.batch"
         raise ConfigError(f"--workers {workers}: must divide {setting} = {config.images_per_step}")
-    if config.method == "stylegan2":
-        check_workers(config.gan, workers)
+    if config.trains_generator:
+        check_workers(config, workers)
     info = describe(experiment.data.source, builtin=experiment.data.builtin)
-    if config.method == "stylegan2":
-        check_images(config.gan, info.counts["unlabelled"] or info.counts["train"])
+    if config.trains_generator:
+        check_images(config, info.counts["unlabelled"] or info.counts["train"])
     return info
 
 

@@ -11,7 +11,7 @@ from raysweep.evaluate.images import mosaic
 from raysweep.features.generator import pack, unpack
 from raysweep.fewshot.image_distance import pixel_pyramid
 from raysweep.fewshot.latent_projection import LatentProjection
-from raysweep.nets.stylegan2 import Generator
+from raysweep.nets.gans import Generator
 from raysweep.orchestration.chain import Chain
 from raysweep.orchestration.models import CODES, GENERATOR
 from raysweep.orchestration.stages import Workspace

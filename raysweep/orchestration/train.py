@@ -1,32 +1,86 @@
-"""One representation on many workers, under Ray Train."""
+"""One training on many workers, under Ray Train: a representation, or a student."""
 
 from __future__ import annotations
 
 import threading
 import uuid
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import ray
 import ray.train
 import ray.train.torch
 import torch
 from ray.train.v2.api.config import FailureConfig
+from torch import nn
 
 from raysweep import collective
 from raysweep.config import ConfigError, from_dict, to_dict
+from raysweep.orchestration.distilling import Shards, learn_student
 from raysweep.orchestration.learning import learn_representation
 from raysweep.orchestration.stages import Stage, StageStore, Workspace
 from raysweep.orchestration.storage import Storage
+from raysweep.orchestration.streaming import ParallelReader
 from raysweep.orchestration.tune import opened
-from raysweep.orchestration.worker import Progress, Report, Run
+from raysweep.orchestration.worker import Checkpoints, Progress, Report, Run
 from raysweep.presets import Experiment
+
+MOST_DECODERS = 4
+"""Processes that decode for one worker."""
+
+
+class Member(NamedTuple):
+    """What one of the workers of a training has.
+
+    Attributes:
+        workspace: of the stage; rank 0 writes into it.
+        run_with: dataset, device and report.
+        checkpoints: all workers restore, rank 0 saves.
+    """
+
+    workspace: Workspace
+    run_with: Run
+    checkpoints: Checkpoints
+
+
+Training = Callable[[Experiment, Member], dict[str, Any]]
+"""Trains as one of the workers and returns the metrics of the stage; it must pickle."""
 
 
 def pretrain_on_workers(
     experiment: Experiment, stage: Stage, *, storage: Storage, workers: int, report: Report
 ) -> None:
-    """Compute a pretrain stage with ``workers`` processes, one accelerator each if there are any.
+    """Compute a pretrain stage; see :func:`train_on_workers`."""
+    train_on_workers(_pretrain, experiment, stage, storage=storage, workers=workers, report=report)
+
+
+def distill_on_workers(
+    experiment: Experiment,
+    stage: Stage,
+    shards: Shards,
+    *,
+    storage: Storage,
+    workers: int,
+    report: Report,
+) -> None:
+    """Compute a distill stage, its shards streamed by Ray Data; see :func:`train_on_workers`."""
+    cores = int(ray.cluster_resources().get("CPU", 1))
+    decoders = min(MOST_DECODERS, max(1, cores // workers - 1))
+    training = partial(_distill, shards, decoders)
+    train_on_workers(training, experiment, stage, storage=storage, workers=workers, report=report)
+
+
+def train_on_workers(
+    training: Training,
+    experiment: Experiment,
+    stage: Stage,
+    *,
+    storage: Storage,
+    workers: int,
+    report: Report,
+) -> None:
+    """Compute a stage with ``workers`` processes, one accelerator each if there are any.
 
     Gradients go over NCCL between GPUs and gloo between CPUs. A killed worker is replaced and all
     resume from the last checkpoint of the stage.
@@ -48,6 +102,7 @@ def pretrain_on_workers(
         trainer = ray.train.torch.TorchTrainer(
             _worker,
             train_loop_config={
+                "training": training,
                 "experiment": to_dict(experiment),
                 "storage": storage.uri,
                 "stage": {
@@ -62,7 +117,7 @@ def pretrain_on_workers(
                 num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": 1}
             ),
             run_config=ray.train.RunConfig(
-                name="pretrain",
+                name=stage.name,
                 storage_path=storage.address(*scratch),
                 failure_config=FailureConfig(max_failures=2, controller_failure_limit=1),
             ),
@@ -100,15 +155,41 @@ def _worker(config: dict[str, Any]) -> None:
         if rank == 0:
             config["board"].post.remote(progress)
 
-    metrics = learn_representation(
-        experiment,
-        workspace,
-        Run(StageStore(storage), dataset, ray.train.torch.get_device(), report),
-        checkpoints=_RankCheckpoints(workspace),
-        wrap=ray.train.torch.prepare_model,
-    )
+    run_with = Run(StageStore(storage), dataset, ray.train.torch.get_device(), report)
+    member = Member(workspace, run_with, _RankCheckpoints(workspace))
+    metrics = config["training"](experiment, member)
     if rank == 0:
         workspace.commit({**metrics, "workers": collective.size()})
+
+
+def _pretrain(experiment: Experiment, member: Member) -> dict[str, Any]:
+    return learn_representation(
+        experiment,
+        member.workspace,
+        member.run_with,
+        checkpoints=member.checkpoints,
+        wrap=ray.train.torch.prepare_model,
+    )
+
+
+def _distill(
+    shards: Shards, decoders: int, experiment: Experiment, member: Member
+) -> dict[str, Any]:
+    def wrap(network: nn.Module) -> nn.Module:
+        if member.run_with.device.type == "cuda":  # gloo has no synchronised batch norm
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        wrapped: nn.Module = ray.train.torch.prepare_model(network)
+        return wrapped
+
+    return learn_student(
+        experiment,
+        shards,
+        member.workspace,
+        member.run_with,
+        checkpoints=member.checkpoints,
+        wrap=wrap,
+        reader=partial(ParallelReader, decoders=decoders),
+    )
 
 
 class _Postbox:

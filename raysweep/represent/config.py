@@ -8,8 +8,13 @@ from pydantic import Field, model_validator
 
 from raysweep.config import Config, ConfigError, to_dict
 from raysweep.data.augment import ViewConfig
+from raysweep.nets.gans import NetworkConfig
 from raysweep.nets.resnet import TrunkConfig
 from raysweep.represent.gan_config import GanConfig
+
+Method = Literal[
+    "moco", "simsiam", "stylegan2", "stylegan1", "generator", "random", "rgb", "weights"
+]
 
 
 class MocoConfig(Config):
@@ -47,10 +52,11 @@ class SimsiamConfig(Config):
 
 
 class RepresentConfig(Config):
-    """A representation: learnt (``moco``, ``simsiam``, ``stylegan2``), a baseline, or imported.
+    """A representation: learnt, a baseline, or imported.
 
     Attributes:
-        method: ``moco`` or ``simsiam``; ``stylegan2``, which reads only ``gan`` and ``seed``;
+        method: ``moco`` or ``simsiam``; ``stylegan2`` or ``stylegan1``, which read only ``gan`` and
+            ``seed``; ``generator`` for one that ``jobs/import_weights.py`` has imported;
             ``random`` for the trunk with random weights and calibrated
             batch norm, ``rgb`` for the raw colour of the pixel (every table carries both);
             ``weights`` for a local checkpoint file.
@@ -72,10 +78,10 @@ class RepresentConfig(Config):
         moco: settings of MoCo v2.
         simsiam: settings of SimSiam.
         gan: settings of StyleGAN2.
-        weights: path of the checkpoint, for method ``weights``.
+        weights: path of the checkpoint for method ``weights``, of the directory for ``generator``.
     """
 
-    method: Literal["moco", "simsiam", "stylegan2", "random", "rgb", "weights"] = "moco"
+    method: Method = "moco"
     trunk: TrunkConfig = TrunkConfig()
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = Field(default=0.03, gt=0)
@@ -96,10 +102,11 @@ class RepresentConfig(Config):
 
     @model_validator(mode="after")
     def _fields_agree(self) -> RepresentConfig:
-        if self.method == "weights" and self.weights is None:
-            raise ConfigError(
-                "weights = None: method 'weights' needs the path of a checkpoint file"
-            )
+        if self.method in ("weights", "generator") and self.weights is None:
+            what = "checkpoint file" if self.method == "weights" else "directory with a generator"
+            raise ConfigError(f"weights = None: method {self.method!r} needs the path of a {what}")
+        if self.trains_generator:
+            self._check_gan()
         if not self.contrastive:
             return self
         if self.resolution < self.trunk.minimum_px:
@@ -124,6 +131,18 @@ class RepresentConfig(Config):
             )
         return self
 
+    def _check_gan(self) -> None:
+        gan, where = self.gan, "stylegan1" if self.method == "stylegan1" else "network"
+        if gan.batch % self.network.mbstd_group:
+            raise ConfigError(
+                f"gan.batch = {gan.batch}: must be a multiple of gan.{where}.mbstd_group = "
+                f"{self.network.mbstd_group}"
+            )
+        if self.method == "stylegan1" and gan.path_weight:
+            raise ConfigError(
+                f"gan.path_weight = {gan.path_weight}: StyleGAN has no path length; set it to 0"
+            )
+
     @property
     def contrastive(self) -> bool:
         """Whether the method trains a trunk on pairs of views."""
@@ -132,22 +151,37 @@ class RepresentConfig(Config):
     @property
     def learnt(self) -> bool:
         """Whether the method is a training, one that takes long and leaves a curve."""
-        return self.contrastive or self.method == "stylegan2"
+        return self.contrastive or self.trains_generator
+
+    @property
+    def trains_generator(self) -> bool:
+        """Whether the method trains a generator."""
+        return self.method in ("stylegan1", "stylegan2")
+
+    @property
+    def generative(self) -> bool:
+        """Whether the features are those of a generator, which takes codes and not images."""
+        return self.trains_generator or self.method == "generator"
+
+    @property
+    def network(self) -> NetworkConfig:
+        """Sizes of the generator that is trained."""
+        return self.gan.stylegan1 if self.method == "stylegan1" else self.gan.network
 
     @property
     def images_px(self) -> int:
         """Side of the images or views that the training sees."""
-        return self.gan.network.resolution if self.method == "stylegan2" else self.resolution
+        return self.network.resolution if self.trains_generator else self.resolution
 
     @property
     def steps_in_all(self) -> int:
         """Steps of the training."""
-        return self.gan.steps if self.method == "stylegan2" else self.steps
+        return self.gan.steps if self.trains_generator else self.steps
 
     @property
     def images_per_step(self) -> int:
         """Images per step of the training, over all workers."""
-        return self.gan.batch if self.method == "stylegan2" else self.batch
+        return self.gan.batch if self.trains_generator else self.batch
 
     def relevant(self) -> dict[str, Any]:
         """Return only the settings that the method reads: what a stage's key is made of."""
@@ -155,8 +189,12 @@ class RepresentConfig(Config):
         if self.contrastive:
             unread = {"weights", "gan", "simsiam" if self.method == "moco" else "moco"}
             return {key: value for key, value in data.items() if key not in unread}
+        if self.trains_generator:
+            other = "stylegan1" if self.method == "stylegan2" else "network"
+            gan = {key: value for key, value in data["gan"].items() if key != other}
+            return {"method": self.method, "gan": gan, "seed": self.seed}
         read = {
-            "stylegan2": ("method", "gan", "seed"),
+            "generator": ("method", "weights"),
             "random": ("method", "trunk", "seed"),
             "rgb": ("method",),
             "weights": ("method", "trunk", "weights"),

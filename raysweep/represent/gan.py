@@ -15,8 +15,7 @@ import torch
 from torch import nn
 
 from raysweep import collective, rng
-from raysweep.nets.stylegan2 import Generator
-from raysweep.nets.stylegan2_discriminator import Discriminator
+from raysweep.nets.gans import Discriminator, Generator, build_discriminator, build_generator
 from raysweep.represent import gan_losses as losses
 from raysweep.represent.ada import AdaController, apply_augmentation, draw_augmentation
 from raysweep.represent.config import RepresentConfig
@@ -56,9 +55,9 @@ class Gan:
         self.config, self.gan = config, config.gan
         self.device = torch.device(device)
         with rng.seeded(config.seed, "generator"):
-            self.generator = Generator(self.gan.network).to(self.device).train()
+            self.generator = build_generator(config.network).to(self.device).train()
         with rng.seeded(config.seed, "discriminator"):
-            self.discriminator = Discriminator(self.gan.network).to(self.device).train()
+            self.discriminator = build_discriminator(config.network).to(self.device).train()
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
         self.path_mean = torch.zeros((), device=self.device)
         self.ada = AdaController(self.gan.ada)
@@ -175,7 +174,7 @@ class Gan:
         """Return this worker's share of mixed w rows and noise for ``count`` images."""
         network = self.generator
         generator = rng.generator(self.config.seed, "latents", phase, self.steps_taken)
-        z = torch.randn((2, count, self.gan.network.z_dim), generator=generator)
+        z = torch.randn((2, count, self.config.network.z_dim), generator=generator)
         mixed = torch.rand(count, generator=generator) < self.gan.mixing
         crossover = torch.randint(1, network.config.num_ws, (count,), generator=generator)
         crossover = torch.where(mixed, crossover, network.config.num_ws)
@@ -202,7 +201,7 @@ class Gan:
             ours.copy_(theirs)
 
     def _checked(self, images: torch.Tensor) -> torch.Tensor:
-        px, workers = self.gan.network.resolution, collective.size()
+        px, workers = self.config.network.resolution, collective.size()
         if images.shape != (self.gan.batch // workers, 3, px, px) or self.gan.batch % workers:
             raise ValueError(
                 f"got images {tuple(images.shape)} on each of {workers} workers: expected batch = "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from raysweep.config import Config, ConfigError
+from raysweep.nets.stylegan1 import StyleGan1Config
 from raysweep.nets.stylegan2 import StyleGan2Config
 from raysweep.represent.ada_config import AdaConfig
 
@@ -13,7 +14,9 @@ class GanConfig(Config):
     """How a StyleGAN2 is trained; the defaults are the official configuration ``stylegan2``.
 
     Attributes:
-        network: generator and discriminator; its ``resolution`` is that of the images.
+        network: generator and discriminator of ``stylegan2``; its ``resolution`` is that of the
+            images.
+        stylegan1: the same of ``stylegan1``, which has no path length: ``path_weight`` must be 0.
         kimg: length of the training in thousands of real images shown; 0 leaves random weights.
         batch: images per step over all workers.
         lr: learning rate of both networks.
@@ -37,6 +40,7 @@ class GanConfig(Config):
     """
 
     network: StyleGan2Config = StyleGan2Config()
+    stylegan1: StyleGan1Config = StyleGan1Config()
     kimg: float = Field(default=25_000.0, ge=0, allow_inf_nan=False)
     batch: int = Field(default=32, ge=1)
     lr: float = Field(default=2e-3, gt=0)
@@ -58,11 +62,6 @@ class GanConfig(Config):
 
     @model_validator(mode="after")
     def _fields_agree(self) -> GanConfig:
-        if self.batch % self.network.mbstd_group:
-            raise ConfigError(
-                f"batch = {self.batch}: must be a multiple of network.mbstd_group = "
-                f"{self.network.mbstd_group}"
-            )
         if self.batch % self.path_shrink:
             raise ConfigError(f"path_shrink = {self.path_shrink}: must divide batch = {self.batch}")
         return self

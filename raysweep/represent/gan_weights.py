@@ -20,21 +20,18 @@ import torch
 
 from raysweep import rng
 from raysweep.config import ConfigError, from_dict, to_dict
-from raysweep.nets import stylegan1, stylegan1_discriminator, stylegan2, stylegan2_discriminator
-from raysweep.nets.stylegan1 import StyleGan1Config
-from raysweep.nets.stylegan2 import StyleGan2Config
+from raysweep.nets.gans import (
+    ARCHITECTURES,
+    Discriminator,
+    Generator,
+    NetworkConfig,
+    architecture,
+    build_discriminator,
+    build_generator,
+)
 from raysweep.represent import gan_layouts as layouts
 from raysweep.represent.gan_files import Format, read_gan
 from raysweep.represent.gan_layouts import Tensors
-
-GanConfig = StyleGan1Config | StyleGan2Config
-Generator = stylegan1.Generator | stylegan2.Generator
-Discriminator = stylegan1_discriminator.Discriminator | stylegan2_discriminator.Discriminator
-
-ARCHITECTURES: dict[str, type[GanConfig]] = {
-    "stylegan1": StyleGan1Config,
-    "stylegan2": StyleGan2Config,
-}
 
 CARD = "card.json"
 GENERATOR = "generator.safetensors"
@@ -65,7 +62,7 @@ class ImportedGan:
     source: str
     sha256: str
     format: Format
-    config: GanConfig
+    config: NetworkConfig
     generator: Tensors = field(repr=False)
     discriminator: Tensors | None = field(repr=False, default=None)
     notes: tuple[str, ...] = ()
@@ -148,7 +145,7 @@ def save_imported(
         "sha256": imported.sha256,
         "format": imported.format,
         "licence": imported.licence if licence is None else licence,
-        "architecture": _architecture(imported.config),
+        "architecture": architecture(imported.config),
         "config": to_dict(imported.config),
         "notes": list(imported.notes),
     }
@@ -164,6 +161,21 @@ def save_imported(
         raise ConfigError(f"{directory} cannot be written ({error}); choose another") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def imported_config(directory: Path | str) -> NetworkConfig:
+    """Return the sizes of the networks that :func:`save_imported` wrote.
+
+    Raises:
+        ConfigError: the directory is not one of those.
+    """
+    try:
+        card = json.loads((Path(directory) / CARD).read_text(encoding="utf-8"))
+        return from_dict(ARCHITECTURES[card["architecture"]], card["config"])
+    except (OSError, KeyError, json.JSONDecodeError) as error:
+        raise ConfigError(
+            f"{directory}: not a directory made by jobs/import_weights.py ({error})"
+        ) from None
 
 
 def read_imported(directory: Path | str) -> ImportedGan:
@@ -200,25 +212,17 @@ def read_imported(directory: Path | str) -> ImportedGan:
     )
 
 
-def _architecture(config: GanConfig) -> str:
-    return next(name for name, kind in ARCHITECTURES.items() if isinstance(config, kind))
-
-
-def _empty_generator(config: GanConfig) -> Generator:
+def _empty_generator(config: NetworkConfig) -> Generator:
     with torch.device("meta"):
-        if isinstance(config, StyleGan1Config):
-            return stylegan1.Generator(config)
-        return stylegan2.Generator(config)
+        return build_generator(config)
 
 
-def _empty_discriminator(config: GanConfig) -> Discriminator:
+def _empty_discriminator(config: NetworkConfig) -> Discriminator:
     with torch.device("meta"):
-        if isinstance(config, StyleGan1Config):
-            return stylegan1_discriminator.Discriminator(config)
-        return stylegan2_discriminator.Discriminator(config)
+        return build_discriminator(config)
 
 
-def _fitted_generator(tensors: Tensors, config: GanConfig) -> tuple[Tensors, tuple[str, ...]]:
+def _fitted_generator(tensors: Tensors, config: NetworkConfig) -> tuple[Tensors, tuple[str, ...]]:
     """Return the checked state dict, and what had to be filled in."""
     empty = _empty_generator(config)
     expected = empty.state_dict()

@@ -12,16 +12,15 @@ import torch
 
 from raysweep import rng
 from raysweep.config import ConfigError, from_dict, to_dict
-from raysweep.nets.stylegan2 import Generator, StyleGan2Config
+from raysweep.nets.gans import ARCHITECTURES, Generator, architecture, build_generator
 
-CONFIG_KEY = "stylegan2"
 BATCH = 64
 
 
 def save_generator(generator: Generator, path: Path | str) -> None:
     """Write a generator and its config as one safetensors file."""
     tensors = {name: tensor.contiguous() for name, tensor in generator.state_dict().items()}
-    header = {CONFIG_KEY: json.dumps(to_dict(generator.config))}
+    header = {architecture(generator.config): json.dumps(to_dict(generator.config))}
     safetensors.torch.save_file(tensors, str(path), metadata=header)
 
 
@@ -36,10 +35,11 @@ def read_generator(path: Path | str) -> Generator:
             header = file.metadata() or {}
     except (safetensors.SafetensorError, OSError) as error:
         raise ConfigError(f"{path}: not a readable safetensors file ({error})") from None
-    if CONFIG_KEY not in header:
+    kind = next((name for name in ARCHITECTURES if name in header), None)
+    if kind is None:
         raise ConfigError(f"{path}: holds no generator; import it with jobs/import_weights.py")
     try:
-        generator = Generator(from_dict(StyleGan2Config, json.loads(header[CONFIG_KEY])))
+        generator = build_generator(from_dict(ARCHITECTURES[kind], json.loads(header[kind])))
         generator.load_state_dict(safetensors.torch.load_file(str(path)))
     except (ValueError, RuntimeError) as error:  # settings; tensors that do not fit them
         raise ConfigError(f"{path}: holds no generator that can be built ({error})") from None

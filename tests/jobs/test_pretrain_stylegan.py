@@ -139,7 +139,10 @@ BAD = [
     (["--set", "pretrain.method=moco"], "'moco': allowed here are stylegan2"),
     (["--workers", "3"], "--workers 3: must divide pretrain.gan.batch = 16"),
     (["--workers", "16"], "must divide the path length batch"),
-    (["--set", "pretrain.gan.batch=18"], "batch = 18: must be a multiple of network.mbstd_group"),
+    (
+        ["--set", "pretrain.gan.batch=18"],
+        "batch = 18: must be a multiple of gan.network.mbstd_group",
+    ),
     (["--set", "pretrain.gan.batch=80"], "64 images are too few"),
     (["--set", "pretrain.gan.inception=/no/such/file"], "inception = '/no/such/file' cannot be"),
     (["--set", "pretrain.gan.kmig=1"], "did you mean pretrain.gan.kimg"),

@@ -234,8 +234,8 @@ def test_too_few_images_are_refused_before_training(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="31 images are too few .* give 32 or more"):
         learn(TINY, tmp_path, images=photos(31))
     with pytest.raises(ConfigError, match="47 images are too few .* give 48 or more"):
-        check_images(override(TINY.gan, {"batch": 48}), 47)
-    check_images(TINY.gan, 32)
+        check_images(override(TINY, {"gan.batch": 48}), 47)
+    check_images(TINY, 32)
 
 
 def test_missing_fid_network_is_said_before_training(tmp_path, monkeypatch):
@@ -258,9 +258,10 @@ def test_missing_fid_network_is_said_before_training(tmp_path, monkeypatch):
 )
 def test_workers_share_batches_evenly(batch, shrink, group, weight, workers, message):
     changes = {"batch": batch, "path_shrink": shrink, "path_weight": weight}
-    gan = override(TINY.gan, changes | {"network.mbstd_group": group})
+    changes |= {"network.mbstd_group": group}
+    config = override(TINY, {f"gan.{name}": value for name, value in changes.items()})
     if message is None:
-        check_workers(gan, workers)
+        check_workers(config, workers)
         return
     with pytest.raises(ConfigError, match=message):
-        check_workers(gan, workers)
+        check_workers(config, workers)

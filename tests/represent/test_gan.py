@@ -250,3 +250,18 @@ def test_gradients_that_are_not_finite_are_cut_off():
     module._average_gradients([parameter, unused])
     assert parameter.grad.tolist() == [0.0, 1e5, -1e5, 2.0]
     assert unused.grad is None
+
+
+def test_no_stream_of_random_numbers_is_used_twice(monkeypatch):
+    learner, names, draw = Gan(AUGMENTED, device="cpu"), [], module.rng.generator
+    photos = images()
+
+    def recording(*name):
+        names.append(name)
+        return draw(*name)
+
+    monkeypatch.setattr(module.rng, "generator", recording)
+    learner.step({"image": photos})
+    assert len(set(names)) == len(names)
+    # latents of three phases, direction of the path, augmentation of each judgement
+    assert len(names) == 3 + 1 + 4

@@ -65,7 +65,7 @@ def test_every_setting_matters():
     base = trace(BASE)
     assert base == trace(BASE)
     ours = {name.split(".")[1] for name in CHANGES if name.startswith("gan.")}
-    assert ours == set(GanConfig.model_fields) - RECORDED  # those: test_generative
+    assert ours == set(GanConfig.model_fields) - RECORDED - {"stylegan1"}  # those: test_generative
     network = {name.split(".")[2] for name in CHANGES if name.startswith("gan.network.")}
     assert network == set(StyleGan2Config.model_fields) - {"half_blocks"}  # a clamp, on the CPU
     for name, value in CHANGES.items():
@@ -194,7 +194,7 @@ def test_snapshots_are_evenly_spaced_and_end_with_the_training(kimg, snapshots):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"batch": 6}, "multiple of network.mbstd_group = 4"),
+        ({"batch": 6}, "gan.batch = 6: must be a multiple of gan.network.mbstd_group = 4"),
         ({"path_shrink": 3}, "path_shrink = 3: must divide batch = 8"),
         ({"path_interval": 0}, "path_interval = 0"),
         ({"mixing": 1.1}, "mixing = 1.1"),
@@ -204,7 +204,7 @@ def test_snapshots_are_evenly_spaced_and_end_with_the_training(kimg, snapshots):
 )
 def test_bad_settings_are_refused(change, message):
     with pytest.raises(ConfigError, match=message):
-        override(BASE.gan, change)
+        override(BASE, {f"gan.{name}": value for name, value in change.items()})
 
 
 @pytest.mark.gpu
@@ -213,3 +213,38 @@ def test_one_step_on_the_gpu_agrees_with_the_cpu():
     for name, value in on_cpu.items():
         assert on_gpu[name].is_cuda  # what is averaged over workers must be where NCCL finds it
         assert float(on_gpu[name]) == pytest.approx(float(value), rel=2e-2, abs=2e-2), name
+
+
+STYLEGAN1 = override(
+    BASE,
+    {
+        "method": "stylegan1",
+        "gan.path_weight": 0.0,
+        "gan.stylegan1.resolution": 16,
+        "gan.stylegan1.z_dim": 8,
+        "gan.stylegan1.w_dim": 8,
+        "gan.stylegan1.mapping_layers": 1,
+        "gan.stylegan1.channel_base": 32,
+        "gan.stylegan1.channel_max": 8,
+    },
+)
+
+
+def test_the_first_stylegan_is_trained_by_the_same_learner():
+    learner = Gan(STYLEGAN1, device="cpu")
+    before = stored(learner.state_dict())
+    rows = advance(learner, 3)
+    assert "loss/path" not in rows[0]
+    moved = [
+        name
+        for name, value in learner.generator.state_dict().items()
+        if not torch.equal(value, before["generator"][name])
+    ]
+    assert any("epi1" in name for name in moved)
+    again = Gan(override(STYLEGAN1, {"gan.stylegan1.blur": False}), device="cpu")
+    assert not same(advance(again, 3), rows)
+
+
+def test_the_first_stylegan_has_no_path_length():
+    with pytest.raises(ConfigError, match="gan.path_weight = 2.0: StyleGAN has no path length"):
+        override(STYLEGAN1, {"gan.path_weight": 2.0})

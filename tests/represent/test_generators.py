@@ -48,14 +48,14 @@ def test_equal_generators_make_equal_files(tmp_path):
 
 def test_files_that_hold_no_generator_are_refused(tmp_path):
     tensors = generator().state_dict()
-    header = {generators.CONFIG_KEY: json.dumps(to_dict(BASE.gan.network))}
+    header = {"stylegan2": json.dumps(to_dict(BASE.gan.network))}
     fewer = {name: value for name, value in tensors.items() if "b16" not in name}
     wider = tensors | {"synthesis.b4.const": torch.zeros(9, 4, 4)}
     for name, content, words in (
         ("other", {"x": torch.zeros(1)}, None),
         ("headless", tensors, {"format": "pt"}),
-        ("no json", tensors, {generators.CONFIG_KEY: "{"}),
-        ("no config", tensors, {generators.CONFIG_KEY: json.dumps({"resolution": 17})}),
+        ("no json", tensors, {"stylegan2": "{"}),
+        ("no config", tensors, {"stylegan2": json.dumps({"resolution": 17})}),
         ("fewer", fewer, header),
         ("wider", wider, header),
     ):
