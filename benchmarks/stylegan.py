@@ -1,4 +1,7 @@
-"""What StyleGAN2 costs: the modulated convolution, computed three ways.
+"""What StyleGAN2 costs: seconds per kimg by phase, and the modulated convolution three ways.
+
+A phase's seconds are those of its updates in a thousand images, at the interval of its lazy
+regularisation; `--small` trains the demo preset's network, else the 256 px one of the paper.
 
 ``scaled`` scales activations around one convolution shared by the samples; ``grouped`` makes one
 grouped convolution of each sample's own weights; ``loop`` makes one convolution after the other.
@@ -18,9 +21,12 @@ from dataclasses import dataclass
 
 import torch
 
-from raysweep import rng
+from raysweep import presets, rng
+from raysweep.config import override
 from raysweep.nets.fir import fir_kernel
 from raysweep.nets.modulated import modulated_conv2d
+from raysweep.represent.config import RepresentConfig
+from raysweep.represent.gan import Gan
 
 SECONDS = 6.0
 """A case is repeated for about this long; the fastest repetition of each way counts."""
@@ -96,8 +102,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.add_argument("--threads", type=int, default=2)
     options = flags.parse_args(argv)
     torch.set_num_threads(options.threads)
+    print_phases(demo() if options.small else paper())
     print_convolutions(SMALL if options.small else PAPER)
     return 0
+
+
+def demo() -> RepresentConfig:
+    """Return the demo preset's generator with path length, which the preset leaves out."""
+    return override(presets.demo().pretrain, {"method": "stylegan2", "gan.path_weight": 2.0})
+
+
+def paper() -> RepresentConfig:
+    """Return the official configuration at 256 px, a small batch."""
+    network = {"gan.network.resolution": 256, "gan.network.half_blocks": 0, "gan.batch": 8}
+    return override(presets.paper().pretrain, {"method": "stylegan2", **network})
+
+
+def print_phases(config: RepresentConfig) -> None:
+    """Measure every phase, the augmentation at p = 0.5 included, and print one line for each."""
+    gan, px = config.gan, config.network.resolution
+    config = override(config, {"gan.ada.enabled": True, "gan.ada.initial_p": 0.5})
+    learner = Gan(config, device="cpu")
+    images = torch.rand((gan.batch, 3, px, px), generator=rng.generator(0, "images")) * 2 - 1
+    print(f"seconds per kimg at {px} px, batch {gan.batch}, augmentation at p = 0.5")
+    total = 0.0
+    for phase in learner.phases:
+        fastest, start = float("inf"), time.perf_counter()
+        while fastest == float("inf") or time.perf_counter() - start < SECONDS:
+            began = time.perf_counter()
+            learner.update(phase, images)
+            fastest = min(fastest, time.perf_counter() - began)
+        seconds = fastest / phase.interval * 1000 / gan.batch
+        total += seconds
+        print(f"{phase.name:<15}{seconds:10.2f} s   every {phase.interval}", flush=True)
+    print(f"{'together':<15}{total:10.2f} s   {1000 / total:.0f} images/s\n")
 
 
 def print_convolutions(cases: Sequence[Case]) -> None:

@@ -43,6 +43,8 @@ def mean(tensor: torch.Tensor) -> torch.Tensor:
     """Return the mean of a tensor over the workers."""
     if not active():
         return tensor
-    total = tensor.clone()
+    # NCCL knows only tensors on the GPU; a scalar to be logged may be on the CPU
+    carried = tensor.cuda() if dist.get_backend() == "nccl" else tensor
+    total = carried.clone()
     dist.all_reduce(total)
-    return total / size()
+    return (total / size()).to(tensor.device)

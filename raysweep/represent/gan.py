@@ -104,13 +104,14 @@ class Gan:
         found: dict[str, torch.Tensor] = {}
         for phase in self.phases:
             if self.steps_taken % phase.interval == 0:
-                found[f"loss/{phase.name}"] = self._update(phase, images)
+                found[f"loss/{phase.name}"] = self.update(phase, images)
         self._follow()
         self.steps_taken += 1
         self.ada.step()
         return {**found, "sign": self.sign, "p": torch.tensor(self.ada.p, device=self.device)}
 
-    def _update(self, phase: Phase, images: torch.Tensor) -> torch.Tensor:
+    def update(self, phase: Phase, images: torch.Tensor) -> torch.Tensor:
+        """Run one phase on this worker's images, float in [-1, 1]; return its loss."""
         self.generator.requires_grad_(phase.network is self.generator)
         self.discriminator.requires_grad_(phase.network is self.discriminator)
         loss = phase.loss(images)

@@ -75,7 +75,7 @@ def test_lazy_adam_takes_the_steps_of_the_definition(interval):
 def spied(learner, monkeypatch):
     """Record both networks in float64 as each phase meets them, its latents and direction."""
     seen = {}
-    update, latents, lengths = learner._update, learner._latents, module.losses.path_lengths
+    update, latents, lengths = learner.update, learner._latents, module.losses.path_lengths
 
     def spy_update(phase, batch):
         seen[phase.name] = [copy.deepcopy(learner.generator).double()]
@@ -91,7 +91,7 @@ def spied(learner, monkeypatch):
         seen["direction"] = noise.double()
         return lengths(images, ws, noise)
 
-    monkeypatch.setattr(learner, "_update", spy_update)
+    monkeypatch.setattr(learner, "update", spy_update)
     monkeypatch.setattr(learner, "_latents", spy_latents)
     monkeypatch.setattr(module.losses, "path_lengths", spy_lengths)
     return seen
@@ -192,7 +192,7 @@ def test_averaged_generator_follows(rampup):
 
 def test_each_phase_changes_its_own_network_only(monkeypatch):
     learner, phases = Gan(AUGMENTED, device="cpu"), []
-    update = learner._update
+    update = learner.update
 
     def held(network):
         return [
@@ -210,7 +210,7 @@ def test_each_phase_changes_its_own_network_only(monkeypatch):
         phases.append(phase.name)
         return loss
 
-    monkeypatch.setattr(learner, "_update", spy)
+    monkeypatch.setattr(learner, "update", spy)
     advance(learner, 2)
     assert phases == ["generator", "path", "discriminator", "r1", "generator", "discriminator"]
 

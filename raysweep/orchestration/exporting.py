@@ -1,0 +1,191 @@
+"""The job behind ``jobs/export.py``: a student as files that run without this project."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import nn
+
+from raysweep import rng
+from raysweep.config import ConfigError
+from raysweep.data.augment import MEAN, STD
+from raysweep.orchestration import terminal
+from raysweep.orchestration.mlflow_client import attempt, connect, tracking_uri
+from raysweep.orchestration.models import StudentModel
+from raysweep.orchestration.prediction import find_model
+from raysweep.orchestration.storage import Storage
+
+PROGRAM, ONNX = "student.pt2", "student.onnx"
+TOLERANCE = 1e-3
+"""Largest difference of a score between an exported student and the original."""
+IMAGES = 2
+
+
+class Exported(nn.Module):
+    """A student with its normalisation: what is exported.
+
+    Args:
+        network: the student, in eval mode on the CPU.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None])
+        self.register_buffer("std", torch.tensor(STD)[:, None, None])
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return class scores ``(batch, classes, px, px)``.
+
+        Args:
+            image: ``(batch, 3, px, px)`` float32 RGB from 0 to 255.
+        """
+        scores: torch.Tensor = self.network((image / 255 - self.mean) / self.std)
+        return scores
+
+
+def run_export(options: argparse.Namespace) -> int:
+    """Export a student; return the exit code.
+
+    Raises:
+        ConfigError: the model is no student, or an exported file does not do what it does.
+    """
+    storage = Storage(options.storage)
+    chosen = find_model(storage, options.model)
+    model, candidate = chosen.model, chosen.candidate
+    if not isinstance(model, StudentModel):
+        raise ConfigError(
+            f"--model {options.model!r} is a projector on a representation; only students are "
+            "exported: distil it (jobs/distill.py) and give distill/KEY"
+        )
+    console = terminal.console()
+    model.load(candidate)
+    student = Exported(model.network.to("cpu")).eval()
+    px = model.config.resolution
+    generator = rng.generator(0, "export")
+    example = torch.randint(0, 256, (IMAGES, 3, px, px), generator=generator).float()
+    if options.dry_run:
+        console.print(f"distill/{model.directory.name}, step {candidate}, at {px} px")
+        return 0
+    options.out.mkdir(parents=True, exist_ok=True)
+    with terminal.quiet(options.out / "export.log") as screen:
+        export_student(student, example, options.out, screen)
+        if options.register:
+            name = options.register
+            problem = attempt(lambda: _register(storage, name, student, example, model, candidate))
+            screen.print(
+                f"registered in MLflow as {name}"
+                if problem is None
+                else f"not registered, MLflow could not be reached: {problem}",
+                soft_wrap=True,
+            )
+    console.print(f"input: float32 RGB from 0 to 255, (batch, 3, {px}, {px}); output: scores")
+    return 0
+
+
+def export_student(student: nn.Module, example: torch.Tensor, out: Path, screen: Console) -> None:
+    """Write the student as ``student.pt2`` and ``student.onnx`` and compare their scores with it.
+
+    Args:
+        student: in eval mode on the CPU.
+        example: two or more images that it takes.
+        out: directory of the files.
+        screen: told how far the scores differ.
+
+    Raises:
+        ConfigError: a score differs by more than :data:`TOLERANCE`.
+    """
+    with torch.no_grad():
+        expected = student(example)
+    program = torch.export.export(
+        student, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
+    )
+    torch.export.save(program, out / PROGRAM)
+    loaded = torch.export.load(out / PROGRAM).module()
+    with torch.no_grad():
+        _compare(PROGRAM, loaded(example), expected, screen)
+    missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if not _installed(name)]
+    if missing:
+        screen.print(
+            f"no {ONNX}: {', '.join(missing)} not installed (pip install raysweep[export])"
+        )
+        return
+    _write_onnx(student, example, out)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(out / ONNX, providers=["CPUExecutionProvider"])
+    (scores,) = session.run(None, {"image": example.numpy()})
+    _compare(ONNX, torch.from_numpy(scores), expected, screen)
+
+
+def _write_onnx(student: nn.Module, example: torch.Tensor, out: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            student,
+            (example,),
+            out / ONNX,
+            input_names=["image"],
+            output_names=["scores"],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+
+
+def _compare(name: str, found: torch.Tensor, expected: torch.Tensor, screen: Console) -> None:
+    difference = float((found - expected).abs().max())
+    if not difference <= TOLERANCE:
+        raise ConfigError(
+            f"{name}: scores differ from the student's by up to {difference:.2e}, more than "
+            f"{TOLERANCE:.0e}; do not use the file"
+        )
+    screen.print(f"{name}: scores differ by at most {difference:.1e}")
+
+
+def _installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+def _register(
+    storage: Storage,
+    name: str,
+    student: nn.Module,
+    example: torch.Tensor,
+    model: StudentModel,
+    candidate: int,
+) -> None:
+    """Log the student as an MLflow model, with its signature and an input, and register it."""
+    import mlflow
+    from mlflow.models import infer_signature
+
+    connect(storage)  # makes the place of a database beside the results
+    mlflow.set_tracking_uri(tracking_uri(storage))
+    mlflow.set_registry_uri(tracking_uri(storage))
+    images: Any = example.numpy().astype(np.float32)
+    with torch.no_grad():
+        scores = student(example).numpy()
+    from raysweep.orchestration.mlflow_client import experiment_id
+
+    where = experiment_id(connect(storage), storage, "raysweep/distill")
+    with mlflow.start_run(experiment_id=where, run_name=f"export {model.directory.name[:8]}"):
+        mlflow.set_tag("raysweep.stage.distill", model.directory.name)
+        mlflow.log_param("candidate", candidate)
+        mlflow.pytorch.log_model(
+            student,
+            name="student",
+            signature=infer_signature(images, scores),
+            input_example=images,
+            registered_model_name=name,
+        )
