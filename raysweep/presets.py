@@ -213,10 +213,10 @@ def demo() -> Experiment:
         label=LabelConfig(images=2000, px=64),
         student=StudentConfig(
             network="unet",
-            unet=UnetConfig(widths=(16, 32, 64, 64)),
+            unet=UnetConfig(widths=(8, 16, 32, 64)),
             resolution=64,
             batch=16,
-            epochs=10,
+            epochs=5,
             lr=2e-3,
         ),
         evaluate=EvaluateConfig(px=64),

@@ -107,7 +107,8 @@ class Production:
             write_manifest(self.files, self.root, final, teacher=self.teacher)
         for found in self.files.get_file_info(pafs.FileSelector(self.root)):
             name = found.base_name
-            if name.startswith("labelled-") or name.startswith("shard-") and "json" in name:
+            entry = name.startswith("shard-") and name.endswith(".json")
+            if entry or name.startswith("labelled-") or name.endswith(".tmp"):
                 self.files.delete_file(found.path)
         return read_manifest(self.files, self.root)
 

@@ -212,7 +212,7 @@ def label_images(
     labels = [torch.empty(0, *size, dtype=torch.uint8)]
     for part in images.split(PREDICT_BATCH) if len(images) else ():
         draw = targets.whole(len(part), height=images.shape[-2], width=images.shape[-1])
-        x = targets.apply_images(part.to(device), draw, px=px)
+        x = targets.apply_images(part.to(device).contiguous(), draw, px=px)
         layout = torch.channels_last if cuda else torch.contiguous_format
         scores = network(x.contiguous(memory_format=layout)).float()
         scores = F.interpolate(scores, size=size, mode="bilinear", align_corners=False)

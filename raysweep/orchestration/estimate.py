@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from raysweep.data.records import Split
+from raysweep.distill.student_config import StudentConfig, build_student, total_steps
 from raysweep.fewshot.projector import candidate_steps
 from raysweep.nets.gans import NetworkConfig, build_discriminator, build_generator
 from raysweep.nets.projectors import ProjectorConfig, build_projector
@@ -30,13 +31,27 @@ if TYPE_CHECKING:
     from raysweep.orchestration.plan import Trial
     from raysweep.orchestration.stages import StageStore
 
-GFLOP_PER_SECOND = {"pretrain": 88.0, "project": 15.0, "fit": 50.0, "evaluate": 50.0}
-SECONDS_PER_IMAGE = {"pretrain": 3.5e-4, "project": 0.0, "fit": 5e-4, "evaluate": 1e-3}
+GFLOP_PER_SECOND = {
+    "pretrain": 88.0,
+    "project": 15.0,
+    "fit": 50.0,
+    "label": 50.0,
+    "distill": 50.0,
+    "evaluate": 50.0,
+}
+SECONDS_PER_IMAGE = {
+    "pretrain": 3.5e-4,
+    "project": 0.0,
+    "fit": 5e-4,
+    "label": 3e-3,
+    "distill": 1e-3,
+    "evaluate": 1e-3,
+}
 GAN_SLOWER = 1.7  # many small convolutions, far from the speed of a trunk's
 PROCESS_GIB = 0.8
 Levels = tuple[tuple[int, int], ...]
 """Channels and side of each map that a projector stands on."""
-NAMES = ("pretrain", "project", "fit", "evaluate")
+NAMES = ("pretrain", "project", "fit", "label", "distill", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -69,13 +84,27 @@ def work_of(experiment: Experiment, counts: Mapping[Split, int]) -> dict[str, Wo
         levels = tuple((width, max(1, fit.resolution >> at)) for at, width in enumerate(widths))
         features = _trunk_gflop(represent.trunk, fit.resolution, 1)
     projector = _projector_gflop(fit.projector, levels, fit.resolution)
-    searched = experiment.data.shots + counts.get("val", 0) + counts.get("test", 0)
+    searched = experiment.data.shots
+    labelled = experiment.label.images
+    if experiment.label.source == "unlabelled":
+        labelled = min(labelled, counts.get("unlabelled", 0) or counts.get("train", 0))
+    learnt = _student_images(experiment.student, labelled)
+    model = student = _student_gflop(experiment.student)
+    if not experiment.distilled:
+        searched += counts.get("val", 0) + counts.get("test", 0)
+        model = features + projector
     return {
         "pretrain": _pretraining(represent, generator, discriminator),
         "project": Work(3 * generator * experiment.project.steps * searched, searched),
         "fit": Work((features + 3 * projector) * seen, seen),
-        "evaluate": Work((features + projector) * scored, scored),
+        "label": Work((features + projector) * labelled, labelled),
+        "distill": Work(3 * student * learnt, learnt),
+        "evaluate": Work(model * scored, scored),
     }
+
+
+def _student_images(config: StudentConfig, rows: int) -> int:
+    return total_steps(config, rows=rows) * config.batch if rows >= config.batch else 0
 
 
 def _pretraining(represent: RepresentConfig, generator: float, discriminator: float) -> Work:
@@ -117,6 +146,8 @@ class Clock:
 def scored_images(experiment: Experiment, counts: Mapping[Split, int]) -> int:
     """Return how many images an evaluation labels, all candidates together."""
     candidates = len(candidate_steps(experiment.fit))
+    if experiment.distilled:
+        candidates = experiment.student.checkpoints
     if experiment.evaluate.protocol == "five_folds":
         return candidates * counts.get("test", 0)
     return candidates * counts.get("val", 0) + counts.get("test", 0)
@@ -152,6 +183,14 @@ def _trunk_gflop(config: TrunkConfig, px: int, stem_stride: Literal[1, 2]) -> fl
         trunk = build_trunk(config).eval()
         trunk.set_stem_stride(stem_stride)
         trunk.stages(torch.empty(1, 3, px, px))
+    return float(counter.get_total_flops()) / 1e9
+
+
+@functools.cache
+def _student_gflop(config: StudentConfig) -> float:
+    px = config.resolution
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        build_student(config, 12).eval()(torch.empty(1, 3, px, px))
     return float(counter.get_total_flops()) / 1e9
 
 
