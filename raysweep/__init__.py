@@ -3,10 +3,13 @@
 An image travels through the folders in this order::
 
     data         built-in renderer, image folders, Parquet datasets, n-shot splits, augmentations
-    represent    contrastive pretraining (MoCo v2, SimSiam), imported weights, untrained baselines
-    features     hypercolumns of a frozen representation, never materialised
-    fewshot      fit a projector on a handful of labelled images
-    evaluate     dataset-level IoU, protocols, tables beside the papers'
+    represent    contrastive (MoCo v2, SimSiam) and generative (StyleGAN) training, imported
+                 weights, untrained baselines
+    features     what a frozen representation says of an image, by named activations
+    fewshot      projectors and ensembles on a handful of labelled images; images found in a
+                 generator
+    distill      pseudo-labels as Parquet shards, and the student that learns from them
+    evaluate     dataset-level IoU, protocols, Frechet distance, tables beside the papers'
 
 Below them are the networks they share (``nets``); above them ``presets`` and the one folder that
 knows Ray and MLflow (``orchestration``). Imports point down this list, never up.
