@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
@@ -72,7 +71,7 @@ class Unit(NamedTuple):
 
     shard: int
     first: int
-    count: int
+    images: int
 
 
 UNIT_IMAGES = 64
@@ -92,6 +91,6 @@ def shard_count(*, images: int, rows_per_file: int) -> int:
     return -(-images // rows_per_file)
 
 
-def generated_names(unit: Unit) -> Sequence[str]:
+def generated_names(unit: Unit) -> list[str]:
     """Return the ids of the generated images of a unit."""
-    return [f"generated-{at:08d}" for at in range(unit.first, unit.first + unit.count)]
+    return [f"generated-{at:08d}" for at in range(unit.first, unit.first + unit.images)]

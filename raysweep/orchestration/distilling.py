@@ -117,9 +117,8 @@ def learn_student(
         reader: reads a stream's batches in parallel; one after the other if left out.
     """
     config, info = experiment.student, run_with.dataset.info
-    rows = shards.manifest.rows
     check_classes(shards.manifest, info)
-    steps, candidates = total_steps(config, rows=rows), set(candidate_steps(config, rows=rows))
+    steps = total_steps(config, rows=shards.manifest.rows)
     student = Student(
         config,
         num_classes=len(info.classes),
@@ -129,12 +128,6 @@ def learn_student(
     )
     stream = shards.stream(config)
     feed = Feed(stream, steps=steps, read=None if reader is None else reader(stream))
-
-    def keep_candidate(step: int) -> None:
-        if step in candidates and collective.rank() == 0:
-            tensors = safetensors.torch.save(student.network_state())
-            write_atomically(workspace.path / f"candidate-{step}.safetensors", tensors)
-
     try:
         curve = run(
             _Streamed(student, feed),
@@ -143,12 +136,25 @@ def learn_student(
             steps=steps,
             checkpoints=checkpoints,
             report=run_with.report,
-            after_step=keep_candidate,
+            after_step=_Candidates(student, workspace, rows=shards.manifest.rows).keep,
             measure=_Validation(experiment, student, len(stream), run_with).measure,
         )
     finally:
         feed.close()
     return _leave(curve, info, feed, workspace, images=steps * config.batch)
+
+
+class _Candidates:
+    """Keeps the student as it is after some of the steps; on rank 0 only."""
+
+    def __init__(self, student: Student, workspace: Workspace, *, rows: int) -> None:
+        self.student, self.folder = student, workspace.path
+        self.steps = set(candidate_steps(student.config, rows=rows))
+
+    def keep(self, step: int) -> None:
+        if step in self.steps and collective.rank() == 0:
+            tensors = safetensors.torch.save(self.student.network_state())
+            write_atomically(self.folder / f"candidate-{step}.safetensors", tensors)
 
 
 def check_classes(manifest: Manifest, info: DatasetInfo) -> None:

@@ -65,7 +65,7 @@ class TeacherPass:
             return self.teacher.rows(read.names, read.images, read.images, key=self.key)
         assert isinstance(self.representation, GeneratorFeatures)
         images, codes = generate(
-            self.representation.generator, unit.first, unit.count, config=self.config
+            self.representation.generator, unit.first, unit.images, config=self.config
         )
         return self.teacher.rows(generated_names(unit), images, codes, key=self.key)
 
@@ -92,7 +92,7 @@ def check_source(config: LabelConfig, *, takes_codes: bool) -> None:
 def read_unit(dataset: Dataset, unit: Unit, *, px: int) -> Read:
     """Decode the images of a unit of a dataset's unlabelled images."""
     split = dataset.pretraining_split()
-    names = list(dataset.names(split)[unit.first : unit.first + unit.count])
+    names = list(dataset.names(split)[unit.first : unit.first + unit.images])
     return Read(names, dataset.images(split, px=px, names=names))
 
 
@@ -164,7 +164,7 @@ def _rows(
     for unit in production.units(shard):
         generated = config.source == "generated"
         yield from teacher.rows(unit, None if generated else read_unit(dataset, unit, px=config.px))
-        done = unit.first + unit.count
+        done = unit.first + unit.images
         run_with.report(Progress("label", done, production.images, {}))
 
 

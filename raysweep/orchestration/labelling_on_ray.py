@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import ray
 import torch
 
-from raysweep.config import ConfigError, from_dict, to_dict
+from raysweep.config import from_dict, to_dict
 from raysweep.distill.labelling import LabelConfig, Unit
 from raysweep.distill.production import Production
 from raysweep.distill.rows import ShardRow
@@ -18,6 +17,7 @@ from raysweep.orchestration.labelling import Read, TeacherPass, read_unit
 from raysweep.orchestration.parallel import Step, pipeline
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
+from raysweep.orchestration.train import has_gpus_for
 from raysweep.orchestration.tune import device_here, opened
 from raysweep.orchestration.worker import Progress, Report
 from raysweep.presets import DataConfig
@@ -86,12 +86,7 @@ def label_on_ray(
     Raises:
         ConfigError: an image cannot be read, or there are fewer cores or GPUs than workers.
     """
-    resources = ray.cluster_resources()
-    gpus = bool(resources.get("GPU"))
-    available = int(resources["GPU" if gpus else "CPU"])
-    if available < workers:
-        kind = "GPUs" if gpus else "cores"
-        raise ConfigError(f"--workers {workers}: the cluster has {available} {kind}; ask for fewer")
+    gpus = has_gpus_for(workers)
     config, missing = production.config, production.missing()
     units = [unit for shard in missing for unit in production.units(shard)]
     labels = Step(
@@ -116,13 +111,13 @@ def _rows(
         assert done.unit == unit
         if went.images:  # the start of the processes is not part of the speed
             went.seconds += time.monotonic() - since
-            went.later += unit.count
+            went.later += unit.images
         since = time.monotonic()
-        went.images += unit.count
+        went.images += unit.images
         went.busy, went.waited = went.busy + done.busy, went.waited + done.waited
         yield from done.rows
         share = {"teacher waits": round(went.waiting_share, 3)}
-        report(Progress("label", unit.first + unit.count, production.images, share))
+        report(Progress("label", unit.first + unit.images, production.images, share))
 
 
 def _read(

@@ -84,7 +84,7 @@ def _results(units: list[Any], steps: Sequence[Step]) -> Iterator[Any]:
     context.print_on_execution_start = False
     context.execution_options.preserve_order = True
     packed = [{"unit": at, "payload": _packed(unit)} for at, unit in enumerate(units)]
-    dataset = ray.data.from_items(packed, override_num_blocks=len(packed))
+    dataset: ray.data.Dataset = ray.data.from_items(packed, override_num_blocks=len(packed))
     for step in steps:
         options: dict[str, Any] = {"num_gpus": step.gpus} if step.gpus else {}
         if isinstance(step.work, type):
@@ -94,7 +94,8 @@ def _results(units: list[Any], steps: Sequence[Step]) -> Iterator[Any]:
         else:
             options["fn_args"] = (step.work, step.arguments)
             options["compute"] = ray.data.TaskPoolStrategy(size=step.size)
-            dataset = dataset.map_batches(_apply, batch_size=1, num_cpus=step.cpus, **options)
+            function: Any = _apply
+            dataset = dataset.map_batches(function, batch_size=1, num_cpus=step.cpus, **options)
     for at, batch in enumerate(dataset.iter_batches(batch_size=1, prefetch_batches=1)):
         if int(batch["unit"][0]) != at:
             raise RuntimeError(f"unit {int(batch['unit'][0])} came in place of unit {at}")

@@ -78,9 +78,7 @@ def score(
 
     def confusions(split: Split, index: int) -> torch.Tensor:
         truth = dataset.masks(split, px=config.px)
-        labels = model.predict(
-            inputs_of_split(split), candidate=steps[index], out_px=config.px
-        )
+        labels = model.predict(inputs_of_split(split), candidate=steps[index], out_px=config.px)
         run_with.report(Progress("evaluate", index + 1, len(steps), {}))
         return confusion(labels, truth, len(dataset.info.classes))
 

@@ -79,7 +79,7 @@ def run_labelling(options: argparse.Namespace) -> int:
                     production = job.production(pafs.LocalFileSystem(), str(workspace.path))
                     job.make(production, screen, lambda: workspace.save_checkpoint({}))
                     workspace.commit(leave(production, model.info, workspace))
-            place = store.directory(stage)
+            place = str(store.directory(stage))
         else:
             place = _absolute(options.out)
             job.make_at(place, screen)
@@ -176,8 +176,8 @@ class _Job:
         )
 
 
-def _summary(console: Console, place: Path | str) -> None:
-    files, root = pafs.FileSystem.from_uri(str(place))
+def _summary(console: Console, place: str) -> None:
+    files, root = pafs.FileSystem.from_uri(place)
     manifest = read_manifest(files, root.rstrip("/"))
     console.print(
         f"{manifest.rows} images in {len(manifest.files)} files, {manifest.bytes / 2**20:.1f} MiB; "

@@ -88,12 +88,7 @@ def train_on_workers(
     Raises:
         ConfigError: the cluster has fewer cores or GPUs than workers.
     """
-    resources = ray.cluster_resources()
-    use_gpu = bool(resources.get("GPU"))
-    available = int(resources["GPU" if use_gpu else "CPU"])
-    if available < workers:
-        kind = "GPUs" if use_gpu else "cores"
-        raise ConfigError(f"--workers {workers}: the cluster has {available} {kind}; ask for fewer")
+    use_gpu = has_gpus_for(workers)
     store = StageStore(storage)
     scratch = ("work", f"train-{uuid.uuid4().hex[:8]}")  # the stage's checkpoint is what resumes
     with store.claim(stage) as workspace, _Board(report) as board:
@@ -126,6 +121,21 @@ def train_on_workers(
             trainer.fit()
         finally:
             storage.delete(*scratch)
+
+
+def has_gpus_for(workers: int) -> bool:
+    """Return whether workers get a GPU each; where there is none they get a core each.
+
+    Raises:
+        ConfigError: the cluster has fewer cores or GPUs than workers.
+    """
+    resources = ray.cluster_resources()
+    use_gpu = bool(resources.get("GPU"))
+    available = int(resources["GPU" if use_gpu else "CPU"])
+    if available < workers:
+        kind = "GPUs" if use_gpu else "cores"
+        raise ConfigError(f"--workers {workers}: the cluster has {available} {kind}; ask for fewer")
+    return use_gpu
 
 
 class _RankCheckpoints:

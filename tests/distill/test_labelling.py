@@ -211,7 +211,7 @@ def test_units_cover_every_image_once():
         for shard in range(shards):
             for unit in units_of(shard, images=images, rows_per_file=rows):
                 assert unit.shard == shard
-                covered += range(unit.first, unit.first + unit.count)
+                covered += range(unit.first, unit.first + unit.images)
         assert covered == list(range(images))
 
 

@@ -8,7 +8,12 @@ from raysweep.data.augment import JointConfig, joint, normalise
 from raysweep.distill import targets
 from raysweep.distill.soft import quantise_soft
 from raysweep.distill.student import Student
-from raysweep.distill.student_config import StudentConfig, build_student, total_steps
+from raysweep.distill.student_config import (
+    StudentConfig,
+    build_student,
+    candidate_steps,
+    total_steps,
+)
 from raysweep.nets.deeplab import ThinConfig, seed_dropout
 from raysweep.nets.unet import UnetConfig
 from tests.reference import distill as reference
@@ -86,7 +91,16 @@ CHANGES = {
     "precision": "bf16",
     "seed": 1,
 }
-ELSEWHERE = {"unet", "batch", "epochs", "steps", "plateau_patience", "plateau_floor"}
+ELSEWHERE = {
+    "unet",
+    "batch",
+    "epochs",
+    "steps",
+    "plateau_patience",
+    "plateau_floor",
+    "checkpoints",  # below
+    "shuffle_buffer",  # tests/orchestration/test_distilling.py
+}
 
 
 def test_every_setting_matters():
@@ -96,6 +110,13 @@ def test_every_setting_matters():
     assert {n.partition(".")[2] for n in CHANGES if "thin." in n} == set(ThinConfig.model_fields)
     for name, value in CHANGES.items():
         assert trace(override(BASE, {name: value})) != base, name
+
+
+def test_candidates_are_evenly_spaced_and_end_with_the_training():
+    config = override(BASE, {"epochs": 5, "checkpoints": 3})  # 5 epochs of 2 batches of 4
+    assert candidate_steps(config, rows=9) == (3, 6, 10)
+    assert candidate_steps(override(config, {"checkpoints": 1}), rows=9) == (10,)
+    assert candidate_steps(override(config, {"checkpoints": 99}), rows=9) == tuple(range(1, 11))
 
 
 def test_widths_of_the_unet_matter():

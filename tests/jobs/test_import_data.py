@@ -7,6 +7,7 @@ import pytest
 
 from raysweep.data.dataset import describe
 from tests.data.folders import write_folder
+from tests.data.published_trees import write_datasetgan
 
 JOB = Path(__file__).parents[2] / "jobs" / "import_data.py"
 
@@ -71,3 +72,17 @@ def test_the_process_ends_with_code_2_and_one_message(tmp_path):
     assert done.returncode == 2
     assert done.stderr.strip().startswith(f"error: {tmp_path} holds no image")
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_imports_a_published_set_with_its_merge_and_a_sheet(tmp_path, run):
+    source = write_datasetgan(tmp_path / "annotation")
+    target = tmp_path / "face8"
+    code, out, errors = run(
+        "datasetgan", source, target, "--category", "face", "--merge", "face8_lagm"
+    )
+    assert code == 0
+    assert "datasetgan-face34-face8_lagm: 0 unlabelled, 3 train, 0 val, 12 test" in out
+    assert "LAGM, released code" in out
+    assert "CC BY-NC 4.0" in errors
+    assert describe(str(target)).classes[1] == "ear"
+    assert (target / "contact-sheet.png").is_file()

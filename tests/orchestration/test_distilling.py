@@ -173,6 +173,19 @@ def test_the_learning_rate_follows_the_loss_on_the_labelled_images(run_with):
     assert curve[-1]["lr"] <= curve[0]["lr"]
 
 
+def test_the_shuffle_buffer_and_the_seed_choose_the_order(distilled, run_with):
+    chain, _ = distilled
+    shards = open_shards(run_with.store.directory(chain.label))
+
+    def order(**changes):
+        stream = shards.stream(DISTILLED.student.model_copy(update=changes))
+        return torch.cat([batch["image"] for batch in stream])
+
+    assert torch.equal(order(), order())
+    assert not torch.equal(order(shuffle_buffer=0), order())
+    assert not torch.equal(order(seed=1), order())
+
+
 def test_shards_of_other_classes_are_refused(distilled, run_with, tmp_path):
     chain, _ = distilled
     from raysweep.orchestration.distilling import check_classes
