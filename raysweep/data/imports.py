@@ -1,31 +1,59 @@
-"""Convert folders to Parquet datasets."""
+"""Turn folders, archives and published data sets into Parquet datasets.
+
+Files are made in a hidden directory beside the target, which becomes the target when all is done.
+After a kill, the same import goes on there with the files that are missing; what it writes does
+not depend on where it was interrupted, nor on the number of processes.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import fcntl
+import hashlib
+import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from raysweep.config import ConfigError
-from raysweep.data.decoding import IMAGE_SUFFIXES, image_size
-from raysweep.data.folder import read_folder
-from raysweep.data.parquet import ROWS_PER_GROUP, ShardWriter, write_info
-from raysweep.data.records import (
-    SPLITS,
-    Column,
-    DatasetInfo,
-    Record,
-    Source,
-    content_hash,
-    counts_of,
-    fingerprint,
-)
+from raysweep.config import ConfigError, to_dict
+from raysweep.data.parquet import ROWS_PER_GROUP, write_info
+from raysweep.data.published.archives import SPOOL_SUFFIX, Tree
+from raysweep.data.published.common import ImportConfig, Item, Plan, Problem, drawn, refusal
+from raysweep.data.published.kinds import PLANNERS, open_source
+from raysweep.data.published.label_sets import MERGE_SOURCES, find_merge
+from raysweep.data.published.shards import Entry, Shard, Work, read_entry, write_shard
+from raysweep.data.records import SPLITS, DatasetInfo, Split, fingerprint
+from raysweep.licences import TERMS
 
 ROWS_PER_FILE = 8 * ROWS_PER_GROUP
+THREADS = min(4, os.cpu_count() or 1)
+ORIGIN_NAME = "origin.txt"
+REPORT_NAME = "import.json"
 
 Report = Callable[[int, int], None]  # images done, images in total
+Execute = Callable[[Work, list[Shard], Callable[[int], None]], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What an import made.
+
+    Attributes:
+        info: of the dataset.
+        shares: part of all labelled pixels that each class has; 0 for one that never occurs.
+        skipped: what could not be used.
+        left_out: images that the published recipe leaves out, by reason.
+        merged: where the merge is from; None if nothing was merged.
+    """
+
+    info: DatasetInfo
+    shares: dict[str, float]
+    skipped: tuple[Problem, ...]
+    left_out: dict[str, int]
+    merged: str | None
 
 
 def import_folder(source: Path, target: Path, *, report: Report) -> DatasetInfo:
@@ -39,8 +67,7 @@ def import_folder(source: Path, target: Path, *, report: Report) -> DatasetInfo:
     Raises:
         ConfigError: the source cannot be used, or the target is there and not empty.
     """
-    with _made_aside(target) as directory:
-        return _convert(read_folder(source), directory, report=report)
+    return import_published(source, target, ImportConfig(kind="folder"), report=report).info
 
 
 def import_images(source: Path, target: Path, *, report: Report) -> DatasetInfo:
@@ -54,87 +81,218 @@ def import_images(source: Path, target: Path, *, report: Report) -> DatasetInfo:
     Raises:
         ConfigError: there is no image, one cannot be read, or the target is there and not empty.
     """
-    with _made_aside(target) as directory:
-        return _convert(_images_source(source), directory, report=report)
+    return import_published(source, target, ImportConfig(kind="images"), report=report).info
 
 
-def _images_source(folder: Path) -> Source:
-    paths: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
-            continue
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        if name in paths:
-            raise ConfigError(f"{path}: {paths[name].name} has the same name; rename one")
-        paths[name] = path
-    if not paths:
-        raise ConfigError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)})")
-    records = tuple(Record(name, "unlabelled") for name in paths)
-    hashes = [_checked_hash(record, paths[record.id]) for record in records]
-    info = DatasetInfo(
-        name=folder.resolve().name,
-        classes=(),
-        palette=(),
-        licence="unknown",
-        fingerprint=fingerprint(hashes, classes=(), flip_pairs=()),
-        counts=counts_of(records),
-    )
-
-    def read(_column: Column, ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-        return ((name, paths[name].read_bytes()) for name in ids)
-
-    return Source(info, records, read)
+def write_here(work: Work, shards: list[Shard], progress: Callable[[int], None]) -> None:
+    """Write files one after the other in this process, with a few threads."""
+    tree = work.open()
+    try:
+        for shard in shards:
+            write_shard(work, tree, shard, progress=progress, threads=THREADS)
+    finally:
+        tree.close()
 
 
-def _checked_hash(record: Record, path: Path) -> str:
-    image = path.read_bytes()
-    image_size(image, where=path)
-    return content_hash(record, image=image, mask=None)
+def import_published(
+    source: Path,
+    target: Path,
+    config: ImportConfig,
+    *,
+    report: Report,
+    execute: Execute = write_here,
+    finish: Callable[[Path, Outcome], None] | None = None,
+) -> Outcome:
+    """Import a data set, or go on with an import that was killed.
+
+    Args:
+        source: folder, archive or database.
+        target: directory to make.
+        config: what lies in the source and how to import it.
+        report: called as the import goes on.
+        execute: writes files and calls back with the number of images after each few.
+        finish: may add to the directory before it becomes the target.
+
+    Raises:
+        ConfigError: the source cannot be used, or the target is there and not empty.
+    """
+    if config.kind not in PLANNERS:
+        raise ConfigError(f"kind = {config.kind!r}: allowed are {', '.join(PLANNERS)}")
+    with _workplace(target) as directory:
+        work = _planned(source, directory, config)
+        _write_missing(work, execute, report)
+        outcome = _finished(work)
+        if finish is not None:
+            finish(directory, outcome)
+        _tidy(directory)
+    return outcome
 
 
-def _convert(source: Source, directory: Path, *, report: Report) -> DatasetInfo:
-    hashes: list[str] = []
-    for split in SPLITS:
-        records = sorted((r for r in source.records if r.split == split), key=lambda r: r.id)
-        for start in range(0, len(records), ROWS_PER_FILE):
-            rows = records[start : start + ROWS_PER_FILE]
-            with ShardWriter(directory / f"{split}-{start:06d}.parquet") as shard:
-                for first in range(0, len(rows), ROWS_PER_GROUP):
-                    group = rows[first : first + ROWS_PER_GROUP]
-                    hashes += _write_group(source, group, shard)
-                    report(len(hashes), len(source.records))
-    info = source.info
-    if fingerprint(hashes, classes=info.classes, flip_pairs=info.flip_pairs) != info.fingerprint:
+def _write_missing(work: Work, execute: Execute, report: Report) -> None:
+    missing = [shard for shard in work.shards if read_entry(work.directory, shard) is None]
+    total = sum(shard.length for shard in work.shards)
+    done = total - sum(shard.length for shard in missing)
+    report(done, total)
+
+    def progress(count: int) -> None:
+        nonlocal done
+        done += count
+        report(done, total)
+
+    execute(work, missing, progress)
+
+
+def _planned(source: Path, directory: Path, config: ImportConfig) -> Work:
+    """Look at the source; empty the directory if it holds parts of another import."""
+    tree = open_source(source, config, scratch=directory)
+    try:
+        plan = PLANNERS[config.kind](tree, config)
+        plan = dataclasses.replace(plan, items=drawn(plan.items, config))
+        if plan.problems and config.on_error == "stop":
+            raise ConfigError(refusal(plan.problems))
+        rule = None
+        if config.merge is not None:
+            if plan.labels is None:
+                raise ConfigError(f"merge = {config.merge!r}: {plan.name} has no labels")
+            rule = find_merge(plan.labels, config.merge)
+        origin = _origin(tree, plan, config)
+    finally:
+        tree.close()
+    _adopt(directory, origin)
+    items: dict[Split, tuple[Item, ...]] = {
+        split: tuple(
+            sorted((i for i in plan.items if i.record.split == split), key=lambda i: i.record.id)
+        )
+        for split in SPLITS
+    }
+    bare = dataclasses.replace(plan, items=())
+    return Work(source, directory, config, bare, items, rule, (ROWS_PER_GROUP, ROWS_PER_FILE))
+
+
+def _origin(tree: Tree, plan: Plan, config: ImportConfig) -> str:
+    """Return a hash of all that the files will depend on."""
+    found = hashlib.blake2b(digest_size=16)
+    settings: dict[str, Any] = to_dict(config) | {"on_error": None}
+    rows = (ROWS_PER_GROUP, ROWS_PER_FILE)
+    classes = plan.labels.classes if plan.labels else ()
+    table = Path(config.table).read_text(encoding="utf-8") if config.table else ""
+    found.update(repr((json.dumps(settings, sort_keys=True), rows, classes, table)).encode())
+    for name in tree.names:
+        found.update(f"{name}\0{tree.stamp(name)}\n".encode())
+    for item in plan.items:
+        found.update(f"{item.record}\0{item.files}\n".encode())
+    return found.hexdigest()
+
+
+def _adopt(directory: Path, origin: str) -> None:
+    """Remove what an interrupted import left unfinished, or all of it if it was another."""
+    place = directory / ORIGIN_NAME
+    known = place.exists() and place.read_text() == origin
+    for path in directory.iterdir():
+        if path.suffix != SPOOL_SUFFIX and (path.suffix == ".tmp" or not known):
+            path.unlink()
+    place.write_text(origin)
+
+
+def _finished(work: Work) -> Outcome:
+    """Write ``dataset.json`` and the report from what the files say of themselves."""
+    entries = {shard: _entry(work.directory, shard) for shard in work.shards}
+    listed = [*work.plan.problems]
+    listed += [Problem(*pair) for entry in entries.values() for pair in entry.problems]
+    if listed and work.config.on_error == "stop":
+        raise ConfigError(refusal(listed))
+    hashes = [found for entry in entries.values() for found in entry.hashes]
+    if not hashes:
+        raise ConfigError(f"{work.source}: no image of it can be used\n{refusal(listed)}")
+    info = _info(work, entries, hashes)
+    if work.plan.fingerprint not in (None, info.fingerprint):
         raise ConfigError(f"the files of {info.name} changed while they were read; import again")
-    write_info(info, directory)
-    return info
+    pixels = [sum(column) for column in zip(*(e.pixels for e in entries.values()), strict=True)]
+    whole = max(sum(pixels), 1)
+    shares = {name: count / whole for name, count in zip(info.classes, pixels, strict=True)}
+    merged = MERGE_SOURCES.get(work.rule.name, "") if work.rule else None
+    outcome = Outcome(info, shares, tuple(listed), work.plan.left_out, merged)
+    write_info(info, work.directory)
+    _write_report(work, outcome)
+    return outcome
 
 
-def _write_group(source: Source, records: Sequence[Record], shard: ShardWriter) -> list[str]:
-    """Write one row group of one split; return the content hash of each row."""
-    ids = [record.id for record in records]
-    images = dict(source.read("image", ids))
-    masks = {} if records[0].split == "unlabelled" else dict(source.read("mask", ids))
-    shard.write(
-        records,
-        images=[images[name] for name in ids],
-        masks=[masks.get(name) for name in ids],
+def _info(work: Work, entries: dict[Shard, Entry], hashes: list[str]) -> DatasetInfo:
+    labels = work.labels
+    classes = labels.classes if labels else ()
+    pairs = labels.flip_pairs if labels else ()
+    counts = dict.fromkeys(SPLITS, 0)
+    for shard, entry in entries.items():
+        counts[shard.split] += len(entry.hashes)
+    terms = TERMS.get(work.plan.licence)
+    return DatasetInfo(
+        name=f"{work.plan.name}-{work.rule.target.name}" if work.rule else work.plan.name,
+        classes=classes,
+        palette=labels.palette if labels else (),
+        licence=terms.licence if terms else work.plan.licence,
+        fingerprint=fingerprint(hashes, classes=classes, flip_pairs=pairs),
+        counts=counts,
+        flip_pairs=pairs,
     )
-    return [
-        content_hash(record, image=images[record.id], mask=masks.get(record.id))
-        for record in records
-    ]
+
+
+def _entry(directory: Path, shard: Shard) -> Entry:
+    entry = read_entry(directory, shard)
+    if entry is None:
+        raise ConfigError(f"{directory}: {shard.name} vanished while the import ran; import again")
+    return entry
+
+
+def _write_report(work: Work, outcome: Outcome) -> None:
+    content = {
+        "settings": to_dict(work.config),
+        "merge": work.rule.name if work.rule else None,
+        "merge_source": outcome.merged,
+        "pixel_shares": outcome.shares,
+        "left_out": outcome.left_out,
+        "skipped": [_relative(problem, work.source) for problem in outcome.skipped],
+    }
+    (work.directory / REPORT_NAME).write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _relative(problem: Problem, source: Path) -> str:
+    """Name a problem without the folder of the source, which differs between machines."""
+    return str(problem).replace(f"{source}/", "")
+
+
+def _tidy(directory: Path) -> None:
+    """Remove what only the making needed."""
+    for path in directory.iterdir():
+        if path.name == ORIGIN_NAME or path.name.endswith((SPOOL_SUFFIX, ".rows.json")):
+            path.unlink()
 
 
 @contextmanager
-def _made_aside(target: Path) -> Iterator[Path]:
-    """Yield a directory that becomes ``target`` if the block succeeds, and vanishes if not."""
+def _workplace(target: Path) -> Iterator[Path]:
+    """Yield a directory that becomes ``target`` if the block succeeds.
+
+    If the source is refused, nothing stays. Whatever else ends the block, finished files stay, and
+    the next attempt goes on with them.
+    """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"{target} exists and is not empty; choose another or remove it")
-    aside = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    aside.mkdir(parents=True)
+    aside = target.with_name(f".{target.name}.partial")
+    aside.mkdir(parents=True, exist_ok=True)
+    handle = os.open(aside, os.O_RDONLY)  # the lock goes with the process, however it ends
     try:
-        yield aside
-        aside.rename(target)  # an empty directory of that name is replaced
+        _lock(handle, target)
+        try:
+            yield aside
+            aside.rename(target)  # an empty directory of that name is replaced
+        except ConfigError:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        os.close(handle)
+
+
+def _lock(handle: int, target: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(f"{target}: another import is writing it; wait for it") from None
