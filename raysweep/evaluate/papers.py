@@ -88,7 +88,25 @@ GANORCON_TABLE_2 = PaperTable(
     values=((0.4301, 0.5365), (0.5162, 0.5341), (0.5414, 0.5406)),
 )
 
-PAPER_TABLES = {table.id: table for table in (GANORCON_APPENDIX_E, GANORCON_TABLE_2)}
+GANORCON_TABLE_3 = PaperTable(
+    id="ganorcon_t3",
+    paper="GanOrCon: Are Generative Models Useful for Few-shot Segmentation?",
+    where="Table 3",
+    metric="mIoU on Face34, StyleGAN features and DatasetGAN's ensemble, latent optimisation",
+    unit="fraction",
+    varies="iterations of the latent optimisation",
+    claim="it saturates near 10,000 iterations, far below the distilled 0.5365",
+    claim_check="supported; table 2 prints 0.4301 for the value of 10,000",
+    row_axis="features",
+    column_axis="iterations",
+    rows=("StyleGAN + MLP ensemble",),
+    columns=(1000, 5000, 10_000, 20_000),
+    values=((0.4178, 0.4270, 0.4302, 0.4283),),
+)
+
+PAPER_TABLES = {
+    table.id: table for table in (GANORCON_APPENDIX_E, GANORCON_TABLE_2, GANORCON_TABLE_3)
+}
 
 
 def transpose(paper: PaperTable) -> PaperTable:

@@ -9,9 +9,9 @@ from raysweep.config import flatten, override
 from raysweep.evaluate.papers import PAPER_TABLES
 from raysweep.orchestration.plan import make_plan
 from raysweep.presets import PRESETS
-from search_spaces import projector, resolution
+from search_spaces import projection, projector, resolution
 
-SPACES = [resolution, projector]
+SPACES = [resolution, projector, projection]
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
