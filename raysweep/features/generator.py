@@ -24,7 +24,7 @@ def default_layers(generator: Generator) -> tuple[str, ...]:
     """
     sides = generator.config.resolutions[::-1]
     if isinstance(generator.config, StyleGan1Config):
-        blocks = {side: f"synthesis.blocks.{side}x{side}" for side in sides}
+        blocks = {side: f"g_synthesis.blocks.{side}x{side}" for side in sides}
         second = {side: "conv" if side == sides[-1] else "conv1" for side in sides}
         return tuple(f"{blocks[s]}.{name}" for s in sides for name in ("epi2", second[s]))
     names = [f"synthesis.b{side}.conv{index}" for side in sides for index in (1, 0)]

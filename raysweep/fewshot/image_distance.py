@@ -30,9 +30,12 @@ def pixel_pyramid(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def feature_distance(
-    features: Callable[[torch.Tensor], Sequence[torch.Tensor]], *, max_px: int = 256
+    features: Callable[[torch.Tensor], Sequence[torch.Tensor]],
+    *,
+    max_px: int = 256,
+    weights: Sequence[torch.Tensor] | None = None,
 ) -> Distance:
-    """Return the distance of LPIPS without learnt weights (Zhang et al. 2018, 1801.03924).
+    """Return the distance of LPIPS (Zhang et al. 2018, 1801.03924).
 
     Channels of each map are scaled to unit length; squared differences are summed over channels,
     averaged over pixels, summed over maps.
@@ -41,6 +44,7 @@ def feature_distance(
         features: maps images ``(batch, 3, R, R)`` to maps ``(batch, channel_l, height_l,
             width_l)``; keeps its gradients towards the images.
         max_px: larger images are averaged to this side before.
+        weights: learnt weights ``(channel_l,)`` of the channels, per map; all 1 if left out.
     """
 
     def maps(images: torch.Tensor) -> list[torch.Tensor]:
@@ -49,9 +53,9 @@ def feature_distance(
         return [F.normalize(level, dim=1, eps=1e-10) for level in features(images)]
 
     def distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        terms = [
-            (x - y).square().sum(1).mean((1, 2)) for x, y in zip(maps(a), maps(b), strict=True)
-        ]
-        return torch.stack(terms).sum(0)
+        apart = [(x - y).square() for x, y in zip(maps(a), maps(b), strict=True)]
+        if weights is not None:
+            apart = [x * w[:, None, None] for x, w in zip(apart, weights, strict=True)]
+        return torch.stack([x.sum(1).mean((1, 2)) for x in apart]).sum(0)
 
     return distance

@@ -9,15 +9,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
-from pydantic import Field
 from torch.nn import functional as F
 
 from raysweep import rng
-from raysweep.config import Config
 from raysweep.fewshot.image_distance import Distance
+from raysweep.fewshot.projection_config import ProjectionConfig
+
+__all__ = [
+    "LatentProjection",
+    "Projection",
+    "ProjectionConfig",
+    "disturbance",
+    "latent_statistics",
+    "learning_rate",
+    "noise_regulariser",
+    "project",
+    "renormalise",
+]
 
 SMALLEST_NOISE = 8  # px; the regulariser halves a noise map until it is no larger
 MAPPING_CHUNK = 1000
@@ -49,40 +60,6 @@ class LatentGenerator(Protocol):
     @property
     def synthesis(self) -> Synthesis:
         """From latents to images."""
-
-
-class ProjectionConfig(Config):
-    """How an image is projected.
-
-    Attributes:
-        space: ``w`` finds one row for all layers, ``w+`` one row per layer.
-        steps: optimiser steps. GanOrCon reports up to 20000, best 10000.
-        lr: peak learning rate of Adam.
-        ramp_up: the learning rate rises linearly over this part of the steps.
-        ramp_down: and falls as half a cosine over this last part.
-        optimise_noise: whether the noise maps are found too, or stay as drawn.
-        regulariser: weight of :func:`noise_regulariser`; only where noise is found.
-        w_noise: the latent is disturbed by at first this part of its spread.
-        w_noise_ramp: the disturbance ends after this part of the steps.
-        perceptual: weight of the distance that the caller gives.
-        pixel: weight of the mean squared difference of the pixels.
-        mean_samples: latents drawn for the mean, where the search starts, and the spread.
-        seed: seed of these, of the first noise maps and of the disturbance.
-    """
-
-    space: Literal["w", "w+"] = "w"
-    steps: int = Field(default=1000, ge=1)
-    lr: float = Field(default=0.1, gt=0)
-    ramp_up: float = Field(default=0.05, ge=0, le=1)
-    ramp_down: float = Field(default=0.25, ge=0, le=1)
-    optimise_noise: bool = True
-    regulariser: float = Field(default=1e5, ge=0)
-    w_noise: float = Field(default=0.05, ge=0)
-    w_noise_ramp: float = Field(default=0.75, ge=0, le=1)
-    perceptual: float = Field(default=1.0, ge=0)
-    pixel: float = Field(default=0.0, ge=0)
-    mean_samples: int = Field(default=10_000, ge=1)
-    seed: int = 0
 
 
 class Projection(NamedTuple):

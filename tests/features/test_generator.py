@@ -5,6 +5,8 @@ from raysweep import rng
 from raysweep.config import ConfigError
 from raysweep.features.activations import recorded
 from raysweep.features.generator import GeneratorFeatures, default_layers, pack, unpack
+from raysweep.nets import stylegan1
+from raysweep.nets.stylegan1 import StyleGan1Config
 from raysweep.nets.stylegan2 import Generator, StyleGan2Config
 
 CONFIG = StyleGan2Config(
@@ -87,3 +89,21 @@ def test_hooks_are_gone_after_the_block():
     kept = found["mapping"]
     net(torch.ones(1, 4))
     assert found["mapping"] is kept
+
+
+def test_the_first_stylegan_gives_datasetgans_maps():
+    config = StyleGan1Config(
+        resolution=16, z_dim=4, w_dim=4, mapping_layers=1, channel_base=32, channel_max=8
+    )
+    with rng.seeded(0, "generator"):
+        net = stylegan1.Generator(config).eval()
+    features = GeneratorFeatures(net)
+    ws = torch.randn(2, config.num_ws, 4, generator=rng.generator(0, "ws"))
+    noise = net.synthesis.draw_noise(2, generator=rng.generator(0, "noise"), device="cpu")
+    levels = features(pack(ws, noise))
+    assert [level.shape[-1] for level in levels] == [16, 16, 8, 8, 4, 4]  # two per resolution
+    assert features.channels == tuple(level.shape[1] for level in levels)
+    adain = levels[0]  # normalised per channel, then styled by w: not the raw convolution
+    assert not torch.allclose(adain, levels[1])
+    both = GeneratorFeatures(net, ("g_synthesis.blocks.16x16.epi2",))(pack(ws, noise))[0]
+    assert torch.equal(both, adain)

@@ -8,6 +8,7 @@ from raysweep.data.augment import JointConfig
 from raysweep.fewshot.matching_config import MatchingConfig, candidate_steps
 from raysweep.fewshot.matching_inputs import matching_batch
 from raysweep.fewshot.segmentors import SegmentorConfig
+from raysweep.nets.deeplab import SeededDropout
 from raysweep.represent.generators import read_generator, save_generator
 from tests.fewshot.matching_cases import (
     BASE,
@@ -77,7 +78,6 @@ CHANGES = {
     "annotator_interval": 2,
     "segmentor_interval": 2,
     "normaliser": "paper",
-    "derivative": "forward",
     "annotator_lr": 0.2,
     "segmentor_lr": 0.2,
     "optimizer": "adam",
@@ -157,14 +157,23 @@ def test_new_weights_are_drawn_in_place_of_updates_and_the_trunk_stays():
     assert not torch.equal(heads[1], heads[3])
 
 
-def test_both_derivatives_train_alike():
-    for config in (BASE, DEEPLAB):
-        found = [
-            trace(override(config, {"derivative": each}), 3)
-            for each in ("forward", "double_backward")
-        ]
-        for ours, theirs in zip(found[0][0], found[1][0], strict=True):
-            assert ours == pytest.approx(theirs, rel=1e-4)
+def test_passes_have_the_released_modes_and_masks_of_their_own():
+    own, seen = learner(DEEPLAB), []
+    own.annotator.register_forward_hook(lambda net, *_: seen.append(("annotator", net.training)))
+    dropout = next(each for each in own.segmentor.modules() if isinstance(each, SeededDropout))
+    dropout.register_forward_hook(lambda net, *_: seen.append((net.aim, net.training)))
+    norm = own.segmentor.backbone.bn1
+    counts = [0]
+    norm.register_forward_hook(lambda net, *_: counts.append(int(net.num_batches_tracked)))
+    advance(own, 1)
+    annotate, label, match, follow, learn = seen
+    assert (annotate, follow) == (("annotator", True), ("annotator", False))
+    assert [training for _, training in (label, match, learn)] == [True] * 3
+    assert len({aim for aim, _ in (label, match, learn)}) == 3
+    assert {aim[1:] for aim, _ in (label, match, learn)} == {(0, 0)}
+    assert counts == [0, 1, 2, 3]  # statistics see labelled images as well
+    advance(own, 1, start=1)
+    assert {aim[1] for aim, _ in seen[6:8]} == {1}
 
 
 LEARNERS = [

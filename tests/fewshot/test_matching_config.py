@@ -61,8 +61,8 @@ def test_only_what_is_read_is_relevant():
     every = set(MatchingConfig.model_fields)
     assert every - matching == {"maml", "pretrain_steps"}
     assert read(state="pretrained") - matching == {"pretrain_steps"}
-    assert matching ^ read(objective="maml") == {"maml", "normaliser", "derivative"}
-    gone = {"block", "state", "segmentor_interval", "normaliser", "derivative"}
+    assert matching ^ read(objective="maml") == {"maml", "normaliser"}
+    gone = {"block", "state", "segmentor_interval", "normaliser"}
     assert matching ^ read(objective="pseudo_labels") == gone | {"pretrain_steps"}
     gone |= {"segmentor", "segmentor_lr", "generated_batch", "psi", "cutoff", "augment"}
     assert matching - read(objective="inversion") == gone

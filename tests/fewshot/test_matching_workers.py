@@ -26,9 +26,9 @@ def two_worker_trace(config, steps):
 SHARED = {"labelled_batch": 4, "generated_batch": 4, "segmentor_interval": 2}
 TWO_WORKERS = [
     (BASE, {"block": "all", "augment": JointConfig().model_dump(mode="json")}),
-    (BASE, {"block": "output", "derivative": "forward"}),
+    (BASE, {"block": "output"}),
     (BASE, {"objective": "maml", "maml.inner_steps": 2, "maml.inner_lr": 0.5, "block": "all"}),
-    (DEEPLAB, {"generated_batch": 8, "derivative": "forward"}),
+    (DEEPLAB, {"generated_batch": 8}),
     (DEEPLAB, {"generated_batch": 8, "objective": "maml"}),
     (BASE, {"objective": "pseudo_labels", "pretrain_steps": 2}),
     (BASE, {"objective": "inversion"}),
