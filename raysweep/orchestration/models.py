@@ -196,6 +196,6 @@ def representation_of(
     config = from_dict(RepresentConfig, record["config"]["represent"])
     if config.method == "rgb":
         return RawColour()
-    if config.method == "stylegan2":
+    if config.generative:
         return GeneratorFeatures(read_generator(directory / GENERATOR).to(device), layers)
     return TrunkFeatures(read_trunk(directory / TRUNK).to(device))

@@ -12,6 +12,8 @@ from raysweep.orchestration.storage import Storage
 from raysweep.orchestration.tune import device_here, opened
 from raysweep.orchestration.worker import Run
 from raysweep.presets import smoke
+from raysweep.represent.gan_weights import ImportedGan, save_imported
+from raysweep.represent.generators import read_generator
 
 GENERATIVE = override(smoke(), {"pretrain.method": "stylegan2", "pretrain.gan.kimg": 0.16})
 ENSEMBLE = {"fit.method": "pixel_ensemble", "fit.pixel.members": 2, "fit.pixel.epochs": 2}
@@ -105,9 +107,37 @@ def test_every_setting_of_the_search_is_part_of_its_key():
         "mean_samples": 32,
         "seed": 1,
     }
-    assert set(changes) == set(type(GENERATIVE.project).model_fields)
+    elsewhere = {"distance", "weights"}  # test_distances.py
+    assert set(changes) == set(type(GENERATIVE.project).model_fields) - elsewhere
     keys = {
         chain_of(override(GENERATIVE, {f"project.{name}": value}), "0" * 16).evaluate.key
         for name, value in changes.items()
     }
     assert len(keys) == len(changes)
+
+
+def test_the_first_stylegan_is_a_representation_like_the_second(run_with):
+    network = {"resolution": 16, "z_dim": 4, "w_dim": 4, "mapping_layers": 1, "channel_max": 8}
+    changes = {f"pretrain.gan.stylegan1.{name}": value for name, value in network.items()}
+    changes |= {"pretrain.method": "stylegan1", "pretrain.gan.path_weight": 0.0}
+    chain, _ = fitted(override(GENERATIVE, changes), run_with)
+    assert 0 < run_with.store.record(chain.evaluate)["metrics"]["miou"] < 1
+
+
+def test_an_imported_generator_is_a_representation(run_with, tmp_path):
+    trained = chain_of(GENERATIVE, run_with.dataset.info.fingerprint).pretrain
+    compute(GENERATIVE, run_with)
+    generator = read_generator(run_with.store.directory(trained) / "generator.safetensors")
+    imported = ImportedGan(
+        source="a test",
+        sha256="0" * 64,
+        format="stylegan2-ada",
+        config=generator.config,
+        generator=generator.state_dict(),
+    )
+    save_imported(imported, tmp_path / "weights")
+    place = {"pretrain.method": "generator", "pretrain.weights": str(tmp_path / "weights")}
+    chain, _ = fitted(override(GENERATIVE, place), run_with)
+    ours = run_with.store.record(chain.evaluate)["metrics"]["miou"]
+    theirs = chain_of(GENERATIVE, run_with.dataset.info.fingerprint).evaluate
+    assert ours == run_with.store.record(theirs)["metrics"]["miou"]
