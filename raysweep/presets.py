@@ -7,9 +7,10 @@ results on two CPU cores in minutes. ``paper`` holds the published settings, for
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from raysweep.config import Config, ConfigError
 from raysweep.data.augment import ViewConfig
@@ -71,6 +72,9 @@ class Experiment(Config):
         data: the images.
         pretrain: the representation.
         project: how images are found in a generator; read by generative representations only.
+        annotated: directory made by ``jobs/generate.py --to-label``, with masks: the labelled
+            images of a generative representation, on a file system that every worker sees. None
+            takes the dataset's own labelled images, looked for in the generator.
         fit: the projector.
         distilled: whether a student is scored in place of the projector. The projector's last
             candidate is its teacher: no labelled image but the few shots helps to choose it.
@@ -82,11 +86,35 @@ class Experiment(Config):
     data: DataConfig = DataConfig()
     pretrain: RepresentConfig = RepresentConfig()
     project: ProjectionConfig = ProjectionConfig()
+    annotated: str | None = None
     fit: FitConfig = FitConfig()
     distilled: bool = False
     label: LabelConfig = LabelConfig()
     student: StudentConfig = StudentConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+
+    @field_validator("annotated")
+    @classmethod
+    def _seen_from_everywhere(cls, value: str | None) -> str | None:
+        """Workers run in other directories."""
+        return None if value is None else str(Path(value).expanduser().resolve())
+
+    @model_validator(mode="after")
+    def _annotated_images_have_codes(self) -> Experiment:
+        if self.annotated is None:
+            return self
+        if not self.pretrain.generative:
+            raise ConfigError(
+                f"annotated = {self.annotated!r}: pretrain.method = {self.pretrain.method!r} takes "
+                "images, not codes of a generator; give the directory as data.source, or a "
+                "generative method"
+            )
+        if self.distilled and self.student.plateau_patience is not None:
+            raise ConfigError(
+                f"student.plateau_patience = {self.student.plateau_patience}: it would look at "
+                "labelled images other than the annotated ones; set it to none"
+            )
+        return self
 
     @model_validator(mode="after")
     def _trunk_takes_the_fit_resolution(self) -> Experiment:

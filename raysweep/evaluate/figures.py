@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -14,12 +14,18 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from raysweep.evaluate.images import Bytes
+from raysweep.evaluate.robustness import ShiftScore
 from raysweep.evaluate.tables import MISSING, Cell, Table, best
 
 COLOURS = "viridis"  # perceptually uniform, and readable without colour vision
 INK = "#222222"
 GAP = 0.25  # between baselines and swept rows, in cells
 DOTS_PER_INCH = 160
+
+LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+"""Okabe and Ito's colours, told apart with colour vision deficiencies."""
+MARKERS = "osD^vP"
 
 RGBA = tuple[float, float, float, float]
 
@@ -63,6 +69,86 @@ def heat_map(table: Table, path: Path, *, baselines: Collection[str]) -> Path:
     _add_scale(figure, axes, ScalarMappable(limits, shades), label=table.value)
     figure.savefig(path, dpi=DOTS_PER_INCH, bbox_inches="tight", facecolor="white")
     return path
+
+
+def shift_figure(
+    curves: Mapping[str, Sequence[ShiftScore]], strips: Mapping[str, Bytes], path: Path
+) -> Path:
+    """Draw the mIoU by shift, a line per family, above strips of examples by shift.
+
+    Args:
+        curves: family to its points, the same shifts for all.
+        strips: label to pictures ``(shifts, h, w, 3)`` uint8, a row each from the top down.
+        path: where the PNG goes; its folder must exist.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ValueError: there is no curve, or families or strips do not have the same shifts.
+    """
+    shifts = _common_shifts(curves, strips)
+    side = max(6.0, 1.2 * len(shifts)) / len(shifts)  # of a picture, in inches
+    figure = Figure(figsize=(side * len(shifts), 3.4 + side * len(strips)), layout="constrained")
+    FigureCanvasAgg(figure)
+    heights = [3.4, *[side] * len(strips)]
+    places = figure.add_gridspec(1 + len(strips), len(shifts), height_ratios=heights)
+    _draw_curves(figure.add_subplot(places[0, :]), curves)
+    for row, (label, strip) in enumerate(strips.items(), start=1):
+        for column, picture in enumerate(strip):
+            title = f"{shifts[column]} px" if row == 1 else ""
+            _draw_picture(
+                figure.add_subplot(places[row, column]),
+                picture,
+                title=title,
+                label="" if column else label,
+            )
+    figure.savefig(path, dpi=DOTS_PER_INCH, facecolor="white")
+    return path
+
+
+def _common_shifts(
+    curves: Mapping[str, Sequence[ShiftScore]], strips: Mapping[str, Bytes]
+) -> list[int]:
+    shifts = [point.shift for point in next(iter(curves.values()), ())]
+    for label, points in curves.items():
+        if [point.shift for point in points] != shifts:
+            raise ValueError(f"{label!r} has other shifts than {shifts}")
+    for label, strip in strips.items():
+        if len(strip) != len(shifts):
+            raise ValueError(f"{label!r} has {len(strip)} pictures for {len(shifts)} shifts")
+    if not shifts:
+        raise ValueError("no shift to draw")
+    return shifts
+
+
+def _draw_curves(axes: Axes, curves: Mapping[str, Sequence[ShiftScore]]) -> None:
+    for index, (label, points) in enumerate(curves.items()):
+        axes.plot(
+            [point.shift for point in points],
+            [point.miou for point in points],
+            color=LINES[index % len(LINES)],
+            marker=MARKERS[index % len(MARKERS)],
+            label=label,
+        )
+    axes.set_xlabel("shift to the right, px", color=INK)
+    axes.set_ylabel("mIoU", color=INK)
+    axes.set_ylim(bottom=0)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.tick_params(length=0, colors=INK)
+    axes.legend(frameon=False, labelcolor=INK)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _draw_picture(axes: Axes, picture: Bytes, *, title: str, label: str) -> None:
+    axes.imshow(picture, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_title(title, fontsize=8, color=INK)
+    axes.set_ylabel(label.replace(" ", "\n", 1), fontsize=8, color=INK)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
 
 
 def _row_tops(rows: tuple[str, ...], baselines: Collection[str]) -> list[float]:

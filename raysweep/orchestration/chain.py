@@ -6,11 +6,14 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from raysweep.config import ConfigError, to_dict
 from raysweep.data.records import Split
 from raysweep.distill.labelling import LabelConfig
 from raysweep.distill.student_config import StudentConfig
+from raysweep.orchestration.annotated import annotations_of
+from raysweep.orchestration.distances import check_distance
 from raysweep.orchestration.stages import Stage
 from raysweep.presets import DataConfig, EvaluateConfig, Experiment
 from raysweep.represent.gan_weights import GENERATOR
@@ -33,7 +36,7 @@ class Chain:
     Attributes:
         pretrain: the representation.
         projections: split to the search for its images in a generator; empty for representations
-            that take images as they are.
+            that take images as they are. Annotated samples are not looked for.
         fit: the projector on it.
         evaluate: the scores of the projector, or of the student.
         label: what the projector's last candidate says of many images; if distilled.
@@ -60,16 +63,18 @@ class Chain:
 
 
 def chain_of(experiment: Experiment, fingerprint: str) -> Chain:
-    """Return the stages of an experiment on the dataset with that fingerprint."""
+    """Return the stages of an experiment on the dataset with that fingerprint.
+
+    Raises:
+        ConfigError: a file that it names cannot be used.
+    """
     data, images = experiment.data, {"data": fingerprint}
     pretrain = _pretrain(experiment, images)
     labelled = {"shots": data.shots, "draw": data.draw}
     projections: dict[Split, Stage] = {}
     if experiment.pretrain.generative:
-        # a student takes images: only the labelled ones must be found
-        splits = ("train",) if experiment.distilled else SPLITS[experiment.evaluate.protocol]
-        for split in splits:
-            config = {"project": to_dict(experiment.project), "split": split}
+        for split in _looked_for(experiment):
+            config = {"project": _searched(experiment), "split": split}
             projections[split] = Stage(
                 "project",
                 config | (labelled if split == "train" else {}),
@@ -77,10 +82,11 @@ def chain_of(experiment: Experiment, fingerprint: str) -> Chain:
                 VERSIONS["project"],
             )
     found = {f"{split} codes": stage.key for split, stage in projections.items()}
+    train = {k: v for k, v in found.items() if "train" in k}
     fit = Stage(
         "fit",
         {"fit": experiment.fit.relevant(), "px": data.px} | labelled,
-        {"pretrain": pretrain.key} | images | {k: v for k, v in found.items() if "train" in k},
+        {"pretrain": pretrain.key} | images | _annotated(experiment, pretrain) | train,
         VERSIONS["fit"],
     )
     if experiment.distilled:
@@ -93,6 +99,23 @@ def chain_of(experiment: Experiment, fingerprint: str) -> Chain:
     codes = {k: v for k, v in found.items() if "train" not in k}
     evaluate = evaluate_stage(experiment.evaluate, {"fit": fit.key} | images | codes)
     return Chain(pretrain, projections, fit, evaluate)
+
+
+def _looked_for(experiment: Experiment) -> tuple[Split, ...]:
+    """Return the splits whose images are to be found in the generator."""
+    # a student takes images: only the labelled ones must be found
+    splits = ("train",) if experiment.distilled else SPLITS[experiment.evaluate.protocol]
+    if experiment.annotated is None:
+        return splits
+    return tuple(split for split in splits if split != "train")  # their codes are known
+
+
+def _annotated(experiment: Experiment, pretrain: Stage) -> dict[str, str]:
+    if experiment.annotated is None:
+        return {}
+    annotations = annotations_of(experiment.annotated, generator=pretrain.key)
+    annotations.shots(experiment.data.shots, experiment.data.draw)  # there are enough
+    return {"annotated": annotations.digest}
 
 
 def label_stage(config: LabelConfig, teacher: str, fingerprint: str) -> Stage:
@@ -147,6 +170,16 @@ def _pretrain(experiment: Experiment, images: dict[str, str]) -> Stage:
     if config.trains_generator and config.gan.inception is not None:
         represent["gan"]["inception"] = file_digest("pretrain.gan.inception", config.gan.inception)
     return Stage("pretrain", {"represent": represent} | px, images, VERSIONS["pretrain"])
+
+
+def _searched(experiment: Experiment) -> dict[str, Any]:
+    """Return the settings of the search, with the content of the distance's file, not its path."""
+    config = experiment.project
+    settings = config.relevant()
+    if config.weights is not None:
+        settings["weights"] = file_digest("project.weights", config.weights)
+        check_distance(config, content=settings["weights"])
+    return settings
 
 
 def file_digest(setting: str, path: str) -> str:

@@ -16,10 +16,12 @@ from raysweep.config import ConfigError, override, parse_assignments
 from raysweep.data.dataset import DatasetInfo, describe
 from raysweep.data.render import DOMAINS
 from raysweep.evaluate.protocols import FOLDS
+from raysweep.orchestration.generative import check_images
 from raysweep.presets import PRESETS, Experiment
+from raysweep.represent.gan_weights import imported_config
 from raysweep.represent.weights import load_trunk
 
-FILES = ("data.source", "pretrain.weights", "pretrain.gan.inception")
+FILES = ("data.source", "pretrain.weights", "pretrain.gan.inception", "project.weights")
 """Settings that hold a path; workers run in other directories, so it is made absolute."""
 
 
@@ -68,8 +70,12 @@ def checked(experiment: Experiment) -> DatasetInfo:
     info = describe(data.source, builtin=data.builtin)
     if represent.method == "weights":
         load_trunk(Path(str(represent.weights)), represent.trunk)
+    if represent.method == "generator":
+        imported_config(str(represent.weights))
+    if represent.trains_generator:
+        check_images(represent, info.counts["unlabelled"] or info.counts["train"])
     available = info.counts["train"]
-    if data.shots > available:
+    if data.shots > available and experiment.annotated is None:
         raise ConfigError(
             f"data.shots = {data.shots}: only {available} labelled training images in {info.name}; "
             f"use --set data.shots={max(available, 1)} or label more"

@@ -25,6 +25,7 @@ from raysweep.fewshot.projector import (
     prepared,
     resized_masks,
 )
+from raysweep.orchestration.annotated import annotations_of
 from raysweep.orchestration.chain import Chain
 from raysweep.orchestration.models import read_codes, representation_of
 from raysweep.orchestration.stages import Workspace
@@ -40,10 +41,9 @@ def fit(
     experiment: Experiment, chain: Chain, workspace: Workspace, run_with: Run
 ) -> dict[str, Any]:
     """Leave ``candidate-<step>.safetensors``, ``curve.json`` and ``dataset.json``."""
-    data, dataset = experiment.data, run_with.dataset
-    names = dataset.shots(data.shots, data.draw)
+    dataset = run_with.dataset
+    names, masks = _labelled(experiment, chain, run_with)
     inputs = inputs_of("train", experiment, chain, run_with)
-    masks = dataset.masks("train", px=data.px, names=names)
     fitting = _Fitting(
         experiment,
         chain,
@@ -145,6 +145,19 @@ class _Fitting:
         return curve
 
 
+def _labelled(
+    experiment: Experiment, chain: Chain, run_with: Run
+) -> tuple[tuple[str, ...], torch.Tensor]:
+    """Return names and masks ``(shots, px, px)`` uint8 of the images that the fit learns from."""
+    data, dataset = experiment.data, run_with.dataset
+    if experiment.annotated is not None:
+        annotations = annotations_of(experiment.annotated, generator=chain.pretrain.key)
+        names = annotations.shots(data.shots, data.draw)
+        return names, annotations.masks(names, px=data.px, info=dataset.info)
+    names = dataset.shots(data.shots, data.draw)
+    return names, dataset.masks("train", px=data.px, names=names)
+
+
 def inputs_of(split: Split, experiment: Experiment, chain: Chain, run_with: Run) -> torch.Tensor:
     """Return what the representation takes for a split: images, or their codes in a generator.
 
@@ -153,5 +166,8 @@ def inputs_of(split: Split, experiment: Experiment, chain: Chain, run_with: Run)
     if split in chain.projections:
         return read_codes(run_with.store, chain.projections[split])
     data, dataset = experiment.data, run_with.dataset
+    if split == "train" and experiment.annotated is not None:
+        annotations = annotations_of(experiment.annotated, generator=chain.pretrain.key)
+        return annotations.codes(annotations.shots(data.shots, data.draw))
     names = dataset.shots(data.shots, data.draw) if split == "train" else None
     return dataset.images(split, px=data.px, names=names)

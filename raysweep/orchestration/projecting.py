@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import safetensors.torch
@@ -9,10 +10,11 @@ import torch
 
 from raysweep.evaluate.images import mosaic
 from raysweep.features.generator import pack, unpack
-from raysweep.fewshot.image_distance import pixel_pyramid
-from raysweep.fewshot.latent_projection import LatentProjection
+from raysweep.fewshot.image_distance import Distance
+from raysweep.fewshot.latent_projection import LatentProjection, ProjectionConfig
 from raysweep.nets.gans import Generator
 from raysweep.orchestration.chain import Chain
+from raysweep.orchestration.distances import image_distance
 from raysweep.orchestration.models import CODES, GENERATOR
 from raysweep.orchestration.stages import Workspace
 from raysweep.orchestration.storage import write_atomically
@@ -31,8 +33,7 @@ def project(
 ) -> dict[str, Any]:
     """Leave ``codes.safetensors`` and ``found.png``, images above what the generator makes of them.
 
-    Deviation: the distance is a pyramid of pixel differences; the papers use LPIPS, whose weights
-    are not at hand.
+    Deviation: the distance is by default a pyramid of pixel differences; the papers use LPIPS.
     """
     split = workspace.stage.config["split"]
     place = run_with.store.directory(chain.pretrain) / GENERATOR
@@ -40,11 +41,19 @@ def project(
     data, dataset = experiment.data, run_with.dataset
     names = dataset.shots(data.shots, data.draw) if split == "train" else dataset.names(split)
     images = dataset.images(split, px=generator.config.resolution, names=names)
+    config = experiment.project
+    distance = image_distance(config, device=run_with.device)
     parts = []
     for first in range(0, len(images), BATCH):
         part = workspace.path / f"codes-{first}.safetensors"
         if not part.exists():
-            found = _search(experiment, generator, images, first, run_with)
+            batch = images[first : first + BATCH]
+
+            def tell(share: float, done: int = first, count: int = len(batch)) -> None:
+                at = done + int(count * share)
+                run_with.report(Progress("project", at, len(images), {}))
+
+            found = search(generator, batch, config, distance=distance, first=first, tell=tell)
             write_atomically(part, safetensors.torch.save(found))
         parts.append(safetensors.torch.load_file(part))
         run_with.report(Progress("project", min(first + BATCH, len(images)), len(images), {}))
@@ -56,24 +65,43 @@ def project(
     return {"loss": float(torch.cat([part["loss"] for part in parts]).mean())}
 
 
-def _search(
-    experiment: Experiment, generator: Generator, images: torch.Tensor, first: int, run_with: Run
+def search(
+    generator: Generator,
+    images: torch.Tensor,
+    config: ProjectionConfig,
+    *,
+    distance: Distance,
+    first: int = 0,
+    tell: Callable[[float], None],
 ) -> dict[str, torch.Tensor]:
-    targets = images[first : first + BATCH].float() / 127.5 - 1
-    search = LatentProjection(
-        experiment.project,
+    """Search for the codes of a batch of images.
+
+    Args:
+        generator: frozen, on the device that is to search.
+        images: ``(count, 3, resolution, resolution)`` uint8.
+        config: settings.
+        distance: what :func:`raysweep.orchestration.distances.image_distance` makes of them.
+        first: number of the first image within its set.
+        tell: told the share of the steps that is done, now and then.
+
+    Returns:
+        ``codes`` ``(count, length)`` and ``loss`` ``(count,)`` before the last step, on the CPU.
+    """
+    targets = images.float() / 127.5 - 1
+    device = generator.mapping.w_avg.device
+    learner = LatentProjection(
+        config,
         generator=generator,
         targets=targets,
-        distance=pixel_pyramid,
-        device=run_with.device,
+        distance=distance,
+        device=device,
         first=first,
     )
-    for step in range(experiment.project.steps):
-        search.step()
+    for step in range(config.steps):
+        learner.step()
         if step % REPORT_STEPS == 0:
-            done = first + len(targets) * step // experiment.project.steps
-            run_with.report(Progress("project", done, len(images), {}))
-    ws, noise, losses = search.projection()
+            tell(step / config.steps)
+    ws, noise, losses = learner.projection()
     return {"codes": pack(ws, noise).cpu(), "loss": losses[-1].cpu()}
 
 

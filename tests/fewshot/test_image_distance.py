@@ -39,6 +39,15 @@ def test_feature_distance_equals_the_loops(px):
     assert feature_distance(maps)(a, b).tolist() == pytest.approx(expected)
 
 
+def test_weights_scale_the_channels():
+    a, b = pair(4, 4)
+    apart = F.normalize(a, dim=1) - F.normalize(b, dim=1)
+    weights = torch.tensor([0.5, 0.0, 2.0], dtype=a.dtype)
+    found = feature_distance(lambda images: [images], weights=[weights])(a, b)
+    terms = apart.square().mean((2, 3))
+    torch.testing.assert_close(found, 0.5 * terms[:, 0] + 2 * terms[:, 2])
+
+
 def test_only_images_that_are_too_large_are_averaged_first():
     seen = []
 
