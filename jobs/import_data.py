@@ -16,7 +16,7 @@
 
 Sources are folders, .zip or .tar archives, which are not unpacked. A killed import goes on where it
 was when it is repeated; --on-error skip leaves out and counts files that cannot be used. A thousand
-photographs of 256 px take about a second; 30,000 faces with 19 classes about ten minutes per core.
+photographs of 256 px take about a second; 30,000 faces with 19 classes some five minutes.
 At the end: images per split, share of pixels per class, and contact-sheet.png to look at.
 """
 

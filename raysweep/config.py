@@ -141,7 +141,8 @@ def _explain(error: pydantic.ValidationError) -> str:
     for item in error.errors():
         field = ".".join(str(part) for part in item["loc"])
         message = item["msg"].removeprefix("Value error, ")
-        if isinstance(item["input"], dict):  # fields that do not agree: the message names them
+        if item["type"] == "value_error" and isinstance(item["input"], dict):
+            # fields that do not agree: the message names them
             lines.append(f"{field}.{message}" if field else message)
         else:
             lines.append(f"{field} = {item['input']!r}: {message}")

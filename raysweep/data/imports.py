@@ -8,29 +8,32 @@ not depend on where it was interrupted, nor on the number of processes.
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from raysweep.config import ConfigError, to_dict
 from raysweep.data.parquet import ROWS_PER_GROUP, write_info
-from raysweep.data.published.archives import SPOOL_SUFFIX, Tree
+from raysweep.data.published.archives import Tree
 from raysweep.data.published.common import ImportConfig, Item, Plan, Problem, drawn, refusal
 from raysweep.data.published.kinds import PLANNERS, open_source
 from raysweep.data.published.label_sets import MERGE_SOURCES, find_merge
-from raysweep.data.published.shards import Entry, Shard, Work, read_entry, write_shard
+from raysweep.data.published.shards import (
+    Entry,
+    Shard,
+    Work,
+    read_entry,
+    write_shard,
+)
+from raysweep.data.published.workplace import adopt, await_writers, tidy, workplace
 from raysweep.data.records import SPLITS, DatasetInfo, Split, fingerprint
 from raysweep.licences import TERMS
 
 ROWS_PER_FILE = 8 * ROWS_PER_GROUP
 THREADS = min(4, os.cpu_count() or 1)
-ORIGIN_NAME = "origin.txt"
 REPORT_NAME = "import.json"
 
 Report = Callable[[int, int], None]  # images done, images in total
@@ -118,13 +121,13 @@ def import_published(
     """
     if config.kind not in PLANNERS:
         raise ConfigError(f"kind = {config.kind!r}: allowed are {', '.join(PLANNERS)}")
-    with _workplace(target) as directory:
+    with workplace(target) as directory:
         work = _planned(source, directory, config)
         _write_missing(work, execute, report)
         outcome = _finished(work)
         if finish is not None:
             finish(directory, outcome)
-        _tidy(directory)
+        tidy(directory)
     return outcome
 
 
@@ -158,7 +161,8 @@ def _planned(source: Path, directory: Path, config: ImportConfig) -> Work:
         origin = _origin(tree, plan, config)
     finally:
         tree.close()
-    _adopt(directory, origin)
+    await_writers(directory)
+    adopt(directory, origin)
     items: dict[Split, tuple[Item, ...]] = {
         split: tuple(
             sorted((i for i in plan.items if i.record.split == split), key=lambda i: i.record.id)
@@ -182,16 +186,6 @@ def _origin(tree: Tree, plan: Plan, config: ImportConfig) -> str:
     for item in plan.items:
         found.update(f"{item.record}\0{item.files}\n".encode())
     return found.hexdigest()
-
-
-def _adopt(directory: Path, origin: str) -> None:
-    """Remove what an interrupted import left unfinished, or all of it if it was another."""
-    place = directory / ORIGIN_NAME
-    known = place.exists() and place.read_text() == origin
-    for path in directory.iterdir():
-        if path.suffix != SPOOL_SUFFIX and (path.suffix == ".tmp" or not known):
-            path.unlink()
-    place.write_text(origin)
 
 
 def _finished(work: Work) -> Outcome:
@@ -258,41 +252,3 @@ def _write_report(work: Work, outcome: Outcome) -> None:
 def _relative(problem: Problem, source: Path) -> str:
     """Name a problem without the folder of the source, which differs between machines."""
     return str(problem).replace(f"{source}/", "")
-
-
-def _tidy(directory: Path) -> None:
-    """Remove what only the making needed."""
-    for path in directory.iterdir():
-        if path.name == ORIGIN_NAME or path.name.endswith((SPOOL_SUFFIX, ".rows.json")):
-            path.unlink()
-
-
-@contextmanager
-def _workplace(target: Path) -> Iterator[Path]:
-    """Yield a directory that becomes ``target`` if the block succeeds.
-
-    If the source is refused, nothing stays. Whatever else ends the block, finished files stay, and
-    the next attempt goes on with them.
-    """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ConfigError(f"{target} exists and is not empty; choose another or remove it")
-    aside = target.with_name(f".{target.name}.partial")
-    aside.mkdir(parents=True, exist_ok=True)
-    handle = os.open(aside, os.O_RDONLY)  # the lock goes with the process, however it ends
-    try:
-        _lock(handle, target)
-        try:
-            yield aside
-            aside.rename(target)  # an empty directory of that name is replaced
-        except ConfigError:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise
-    finally:
-        os.close(handle)
-
-
-def _lock(handle: int, target: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ConfigError(f"{target}: another import is writing it; wait for it") from None

@@ -23,6 +23,7 @@ from raysweep.data.parquet import read_parquet
 from raysweep.data.published.common import ImportConfig
 from raysweep.data.published.kinds import PLANNERS
 from raysweep.data.published.shards import Shard, Work, write_shard
+from raysweep.data.published.workplace import hold
 from raysweep.data.records import Split
 from raysweep.evaluate.images import Bytes, colourise, mosaic, overlay
 from raysweep.licences import notice
@@ -206,6 +207,7 @@ class _Writer:
 
     def __init__(self, work: Work) -> None:
         self.work = work
+        self.held = hold(work.directory)
         self.tree = work.open()
 
     def __call__(self, shard: Shard) -> int:
@@ -225,7 +227,9 @@ def _on_ray(workers: int) -> Callable[[Work, list[Shard], Callable[[int], None]]
         from raysweep.orchestration.parallel import Step, pipeline
         from raysweep.orchestration.tune import start_ray
 
-        start_ray(None)
+        joined = ray.is_initialized()
+        if not joined:
+            start_ray(None)
         try:
             cores = int(ray.cluster_resources().get("CPU", 1))
             if workers > cores:
@@ -234,7 +238,8 @@ def _on_ray(workers: int) -> Callable[[Work, list[Shard], Callable[[int], None]]
             for count in pipeline(shards, [step]):
                 progress(count)
         finally:
-            ray.shutdown()
+            if not joined:
+                ray.shutdown()
 
     return execute
 
@@ -247,6 +252,9 @@ def main(options: argparse.Namespace) -> int:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
     print(summary(outcome))
     print(f"in {options.target}; look at {options.target / SHEET_NAME}")
     return 0

@@ -3,6 +3,7 @@ import shutil
 
 import numpy as np
 import pytest
+import ray
 from PIL import Image
 
 from raysweep.config import ConfigError
@@ -10,6 +11,7 @@ from raysweep.data import imports
 from raysweep.data.published.common import ImportConfig
 from raysweep.orchestration import importing
 from raysweep.orchestration.importing import run_import
+from raysweep.orchestration.tune import start_ray
 from tests.data.published_trees import files_of, imported, picture, save, stored, write_celebamask
 
 
@@ -21,6 +23,13 @@ def faces(tmp_path):
 LAGM = ImportConfig(kind="celebamask-hq", partition="lagm")
 
 
+@pytest.fixture(scope="module")
+def cluster():
+    start_ray(None)
+    yield
+    ray.shutdown()
+
+
 def options(*arguments):
     flags = argparse.ArgumentParser()
     importing.add_flags(flags)
@@ -28,6 +37,7 @@ def options(*arguments):
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
 def test_files_do_not_depend_on_the_number_of_processes(faces, tmp_path, monkeypatch):
     monkeypatch.setattr(imports, "ROWS_PER_GROUP", 2)
     monkeypatch.setattr(imports, "ROWS_PER_FILE", 4)
@@ -43,6 +53,7 @@ def test_files_do_not_depend_on_the_number_of_processes(faces, tmp_path, monkeyp
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
 def test_refuses_more_processes_than_cores(faces, tmp_path, monkeypatch):
     monkeypatch.setattr(imports, "ROWS_PER_FILE", 4)
     with pytest.raises(ConfigError, match="--workers 999: this machine has"):
@@ -124,6 +135,21 @@ def test_bad_flags_end_with_one_message(tmp_path, capsys, arguments, message):
     assert importing.main(given) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_import_says_that_it_goes_on(faces, tmp_path, capsys, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(importing, "draw_sheet", interrupt)
+        given = options("celebamask-hq", faces, tmp_path / "out", "--partition", "lagm")
+        assert importing.main(given) == 130
+    assert "the same command goes on from here" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert importing.main(given) == 0
+    run_import(faces, tmp_path / "whole", LAGM, workers=1)
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
 
 
 def test_progress_counts_up_to_the_total(faces, tmp_path, monkeypatch):

@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 import tracemalloc
 
 import numpy as np
@@ -13,7 +15,9 @@ import pytest
 from raysweep.config import ConfigError
 from raysweep.data import imports
 from raysweep.data.imports import import_published
+from raysweep.data.published import workplace
 from raysweep.data.published.common import ImportConfig
+from raysweep.data.published.workplace import hold
 from raysweep.data.records import SPLITS
 from tests.data.folders import write_folder
 from tests.data.published_trees import (
@@ -112,6 +116,22 @@ def test_two_imports_of_one_target_do_not_mix(faces, tmp_path):
     config = ImportConfig(kind="celebamask-hq", partition="lagm")
     import_published(faces, tmp_path / "out", config, report=lambda *_: None, execute=second)
     assert sum(map(len, stored(tmp_path / "out")[0].values())) == 18
+
+
+def test_processes_of_an_earlier_import_are_waited_for(faces, tmp_path, monkeypatch):
+    aside = tmp_path / ".out.partial"
+    aside.mkdir()
+    with hold(aside):
+        monkeypatch.setattr(workplace, "WAIT_SECONDS", 0.2)
+        with pytest.raises(ConfigError, match="processes of an earlier import still run"):
+            lagm(faces, tmp_path / "out")
+    aside.mkdir(exist_ok=True)
+    held = hold(aside)
+    monkeypatch.setattr(workplace, "WAIT_SECONDS", 60)
+    threading.Timer(0.3, held.close).start()
+    started = time.monotonic()
+    lagm(faces, tmp_path / "out")
+    assert time.monotonic() - started > 0.25
 
 
 @pytest.mark.parametrize("kind", [".zip", ".tar", ".tar.gz"])
