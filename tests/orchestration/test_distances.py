@@ -88,7 +88,7 @@ def packaged(tensors):
     for name, tensor in tensors.items():
         if name.startswith("lin"):
             found[f"{name}.model.1.weight"] = tensor
-            found[f"linears.{name[3:]}.model.1.weight"] = tensor
+            found[f"lins.{name[3:]}.model.1.weight"] = tensor
             continue
         place = int(name.split(".")[1])
         part = sum(place > last for last in (3, 8, 15, 22)) + 1
