@@ -9,109 +9,25 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ray
 from rich.console import Console
 
-from raysweep.config import ConfigError, digest, override
-from raysweep.data.dataset import DatasetInfo
 from raysweep.orchestration import terminal
-from raysweep.orchestration.cli import checked, experiment_from
 from raysweep.orchestration.estimate import Clock
 from raysweep.orchestration.mlflow_client import ui_command
 from raysweep.orchestration.monitor import Monitor
-from raysweep.orchestration.outcome import Outcome, log_name, show, write_outcome
-from raysweep.orchestration.plan import (
-    Cell,
-    Changes,
-    Plan,
-    SearchSpace,
-    Trial,
-    in_order,
-    make_plan,
-    make_trial,
-)
+from raysweep.orchestration.outcome import Outcome, show, write_outcome
+from raysweep.orchestration.plan import Changes, SearchSpace, Trial, in_order, make_trial
+from raysweep.orchestration.prepared import Sweep, prepare
 from raysweep.orchestration.preview import preview
 from raysweep.orchestration.render import materialise_in_parallel
-from raysweep.orchestration.search import News, Search, best_cells
-from raysweep.orchestration.stages import StageStore
-from raysweep.orchestration.storage import Storage
+from raysweep.orchestration.search import News, Search
 from raysweep.orchestration.tune import Listener, concurrency, run_trials, start_ray
-from raysweep.presets import PRESETS, Experiment
 
 if TYPE_CHECKING:
     from raysweep.orchestration.tracking import Tracker
-
-SAMPLES = 20
-"""Configurations that a search tries if the user does not say."""
-SHOWN = 10
-"""Configurations of a search in the table, the best by validation mIoU."""
-
-
-@dataclass
-class Sweep:
-    """A sweep whose input has been checked.
-
-    Attributes:
-        plan: the grid's trials; of a search those of the baselines, and in the end of the best.
-        search: how configurations are chosen, None for a grid.
-        failures: trial to what went wrong.
-    """
-
-    name: str
-    space: SearchSpace
-    preset: str
-    workers: int
-    address: str | None
-    base: Experiment
-    info: DatasetInfo
-    plan: Plan
-    repeats: int
-    store: StageStore
-    search: Search | None = None
-    failures: dict[str, str] = field(default_factory=dict)
-
-    def left(self) -> int:
-        """Return how many trials have neither a result nor a failure."""
-        known = sum(str(t) not in self.failures for t in self.plan.pending(self.store))
-        return known + self.untried() * self.repeats
-
-    def untried(self) -> int:
-        """Return how many configurations a search has still to choose."""
-        return 0 if self.search is None else max(0, self.search.samples - self.search.tried())
-
-    def with_best(self) -> Plan:
-        """Return the plan with the best configurations that a search has found."""
-        if self.search is None:
-            return self.plan
-        known = {trial.configuration: trial.cell for trial in self.plan.trials}
-        best = best_cells(self.search, most=SHOWN, done=self._is_done)
-        return self._plan_of([*known.values(), *best])
-
-    def _plan_of(self, cells: list[Cell]) -> Plan:
-        fingerprint = self.info.fingerprint
-        return make_plan(
-            self.space, self.base, cells=cells, repeats=self.repeats, fingerprint=fingerprint
-        )
-
-    def _is_done(self, cell: Cell) -> bool:
-        trials = self._plan_of([cell]).trials
-        return all(self.store.done(trial.chain.evaluate) for trial in trials)
-
-    @property
-    def directory(self) -> Path:
-        """Where the table, the figure, the report and the logs go."""
-        return self.store.storage.local(self.name)
-
-    def failed(self, trial: Trial, message: str) -> None:
-        """Keep what went wrong, the whole of it in the trial's log."""
-        self.failures[str(trial)] = message
-        place = self.directory / "logs" / log_name(str(trial))
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(message)
 
 
 def run_sweep(title: str, space: SearchSpace, options: argparse.Namespace) -> int:
@@ -144,60 +60,6 @@ def run_sweep(title: str, space: SearchSpace, options: argparse.Namespace) -> in
         console.print(f"stopped: {sweep.left()} trials are left; the same command goes on")
         return 130
     return 1 if sweep.failures else 0
-
-
-def prepare(title: str, space: SearchSpace, options: argparse.Namespace) -> Sweep:
-    """Check all input and expand the search space; touch nothing but the storage directory.
-
-    Raises:
-        ValueError: names the flag or setting, its value, what is allowed and what to do.
-    """
-    base = experiment_from(options)
-    if options.workers > 1 and base.pretrain.batch % options.workers:
-        raise ConfigError(
-            f"--workers {options.workers}: must divide pretrain.batch = {base.pretrain.batch}"
-        )
-    storage = Storage(options.storage)
-    info = checked(base)
-    storage.check_writable()
-    repeats = options.repeats or space.REPEATS[options.preset]
-    cells = space.cells(options.preset)
-    if options.search == "optuna":
-        cells = [cell for cell in cells if cell.row in space.BASELINES]
-    plan = make_plan(space, base, cells=cells, repeats=repeats, fingerprint=info.fingerprint)
-    name = f"{title}-{options.preset}-{info.name}"
-    plain = override(PRESETS[options.preset](), {"data.source": base.data.source})
-    if base != plain:  # settings were changed: a directory of its own
-        name += f"-{digest(base, length=6)}"
-    return Sweep(
-        name=name,
-        space=space,
-        preset=options.preset,
-        workers=options.workers,
-        address=options.address,
-        base=base,
-        info=info,
-        plan=plan,
-        repeats=repeats,
-        store=StageStore(storage),
-        search=_search_of(space, base, options, repeats, storage.local(name, "optuna.db")),
-    )
-
-
-def _search_of(
-    space: SearchSpace, base: Experiment, options: argparse.Namespace, repeats: int, study: Path
-) -> Search | None:
-    if options.search == "grid":
-        if options.num_samples is not None:
-            raise ConfigError("--num-samples: only with --search optuna; a grid runs all cells")
-        return None
-    if base.evaluate.protocol != "held_out":
-        raise ConfigError(
-            "--search optuna compares configurations on the validation split: it needs --set "
-            "evaluate.protocol=held_out"
-        )
-    samples = options.num_samples or SAMPLES
-    return Search(space, options.preset, base, repeats, samples, study)
 
 
 def _execute(sweep: Sweep, screen: Console) -> tuple[Outcome, Tracker]:
