@@ -11,6 +11,12 @@ the folder as --data. MoCo trained on such images is a row of GanOrCon's table 6
 writes ``images/<index>.png`` with their codes, and a README.txt that says where the masks go. With
 them, ``--set annotated=to_label/`` fits on the labelled samples, as in DatasetGAN.
 
+    python jobs/generate.py --generator pretrain/KEY --count 40 --out labelled/ --to-label \\
+        --stand-in face
+
+has a network that was trained on 4000 renderings label the samples in place of a person, which is
+for benchmarks on the built-in data; the results say so.
+
 Image i depends on the generator, seed, psi and i alone. Give the same command again after a kill:
 images that are there are not made again; a higher --count adds to them. A thousand images of 32 px
 take about ten seconds on one core and 6 MiB.

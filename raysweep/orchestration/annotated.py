@@ -34,6 +34,7 @@ class Lineage(Config):
         psi: truncation.
         count: number of images.
         layout: ``unlabelled`` images, or images ``to_label`` with their codes.
+        labelled_by: a ``person``, or the ``stand-in`` for one on built-in data.
     """
 
     generator: str
@@ -41,6 +42,7 @@ class Lineage(Config):
     psi: float = Field(1.0, ge=0, le=1)
     count: int = Field(ge=1)
     layout: Literal["unlabelled", "to_label"] = "unlabelled"
+    labelled_by: Literal["person", "stand-in"] = "person"
 
 
 def read_lineage(directory: Path) -> Lineage:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import safetensors.torch
@@ -25,7 +26,7 @@ from raysweep.fewshot.projector import (
     prepared,
     resized_masks,
 )
-from raysweep.orchestration.annotated import annotations_of
+from raysweep.orchestration.annotated import annotations_of, read_lineage
 from raysweep.orchestration.chain import Chain
 from raysweep.orchestration.models import read_codes, representation_of
 from raysweep.orchestration.stages import Workspace
@@ -58,7 +59,10 @@ def fit(
     write_atomically(workspace.path / "curve.json", json.dumps(curve, indent=1).encode())
     info = json.dumps(to_dict(dataset.info), indent=1)
     write_atomically(workspace.path / "dataset.json", info.encode())
-    return {**curve[-1], "labelled": list(names)}
+    labelled_by = "dataset"
+    if experiment.annotated is not None:
+        labelled_by = read_lineage(Path(experiment.annotated)).labelled_by
+    return {**curve[-1], "labelled": list(names), "labelled_by": labelled_by}
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from rich.console import Console
 
 from raysweep.config import ConfigError, from_dict, override, to_dict
 from raysweep.data.dataset import DatasetInfo
-from raysweep.data.decoding import encode_png
+from raysweep.data.decoding import decode_image, encode_png
 from raysweep.data.folder import EXAMPLE
 from raysweep.data.parquet import INFO_NAME, ROWS_PER_GROUP, ShardWriter, write_info
 from raysweep.data.records import Record, content_hash, counts_of, fingerprint
+from raysweep.data.render import DOMAINS
 from raysweep.distill.labelling import LabelConfig
 from raysweep.distill.teacher import BATCH, generate
 from raysweep.orchestration import terminal
@@ -24,7 +25,9 @@ from raysweep.orchestration.annotated import LINEAGE, Lineage, read_lineage
 from raysweep.orchestration.chain import chain_of
 from raysweep.orchestration.models import CODES
 from raysweep.orchestration.stages import StageStore
+from raysweep.orchestration.standing_in import StandIn, Training, announce
 from raysweep.orchestration.storage import Storage, write_atomically
+from raysweep.orchestration.worker import Progress
 from raysweep.presets import Experiment
 from raysweep.represent.gan_weights import CARD, GENERATOR, read_imported
 from raysweep.represent.generators import read_generator
@@ -62,6 +65,12 @@ def add_flags(flags: argparse.ArgumentParser) -> None:
         "--to-label", action="store_true", help="keep the codes, for a person to paint masks"
     )
     flags.add_argument(
+        "--stand-in",
+        choices=DOMAINS,
+        help="with --to-label, of built-in data: a network that was trained on 4000 renderings "
+        "labels the samples in place of a person",
+    )
+    flags.add_argument(
         "--storage",
         default="runs/",
         metavar="PATH_OR_URI",
@@ -85,13 +94,17 @@ def run_generating(options: argparse.Namespace) -> int:
         if not usable:
             allowed = "1 or more images" if flag == "count" else "0 to 1 (1 truncates nothing)"
             raise ConfigError(f"--{flag} {value}: {allowed}")
-    key, directory = find_generator(Storage(options.storage), options.generator)
+    if options.stand_in and not options.to_label:
+        raise ConfigError("--stand-in: labels samples that are to be labelled; add --to-label")
+    storage = Storage(options.storage)
+    key, directory = find_generator(storage, options.generator)
     lineage = Lineage(
         generator=key,
         seed=options.seed,
         psi=options.psi,
         count=options.count,
         layout="to_label" if options.to_label else "unlabelled",
+        labelled_by="stand-in" if options.stand_in else "person",
     )
     samples, console = Samples(lineage, directory, options.out.expanduser()), terminal.console()
     samples.check()
@@ -103,8 +116,26 @@ def run_generating(options: argparse.Namespace) -> int:
         console.print(f"disk: up to {samples.bytes_in_all / 2**20:.0f} MiB")
         return 0
     samples.make(console)
+    if options.stand_in:
+        _have_labelled(samples, options.stand_in, StageStore(storage), console)
     console.print(f"made: {options.out}", soft_wrap=True)
     return 0
+
+
+def _have_labelled(samples: Samples, domain: str, store: StageStore, console: Console) -> None:
+    """Let the stand-in for a person label the samples."""
+    from raysweep.orchestration.tune import device_here
+
+    throttle = terminal.Throttle(10.0)
+
+    def report(progress: Progress) -> None:
+        if throttle.ready():
+            console.print(announce(progress))
+
+    stand_in = StandIn(domain, px=samples.px, store=store, training=Training())
+    miou = stand_in.train(device=device_here(), report=report)
+    stand_in.write(samples.out, samples.names, samples.pixels())
+    console.print(f"labelled by the stand-in for a person, whose own mIoU is {miou:.3f}")
 
 
 def find_generator(storage: Storage, name: str) -> tuple[str, Path]:
@@ -198,6 +229,12 @@ class Samples:
         config, shapes = self.generator.config, self.generator.synthesis.noise_shapes
         code = config.num_ws * config.w_dim + sum(side**2 for _, side, _ in shapes)
         return self.lineage.count * (image + 4 * code)
+
+    def pixels(self) -> torch.Tensor:
+        """Return all images ``(count, 3, px, px)`` uint8."""
+        places = [self._place(name) for name in self.names]
+        read = [decode_image(place.read_bytes(), px=self.px, where=place) for place in places]
+        return torch.stack([torch.from_numpy(image.copy()).permute(2, 0, 1) for image in read])
 
     def missing(self) -> list[int]:
         """Return the indices of the images that are not there."""
