@@ -11,8 +11,7 @@ the folder as --data. MoCo trained on such images is a row of GanOrCon's table 6
 writes ``images/<index>.png`` with their codes, and a README.txt that says where the masks go. With
 them, ``--set annotated=to_label/`` fits on the labelled samples, as in DatasetGAN.
 
-    python jobs/generate.py --generator pretrain/KEY --count 40 --out labelled/ --to-label \\
-        --stand-in face
+    python jobs/generate.py --generator pretrain/KEY --count 40 --out x/ --to-label --stand-in face
 
 has a network that was trained on 4000 renderings label the samples in place of a person, which is
 for benchmarks on the built-in data; the results say so.

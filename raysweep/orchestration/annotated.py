@@ -34,7 +34,7 @@ class Lineage(Config):
         psi: truncation.
         count: number of images.
         layout: ``unlabelled`` images, or images ``to_label`` with their codes.
-        labelled_by: a ``person``, or the ``stand-in`` for one on built-in data.
+        labelled_by: ``nobody``, a ``person``, or the ``stand-in`` for one on built-in data.
     """
 
     generator: str
@@ -42,7 +42,7 @@ class Lineage(Config):
     psi: float = Field(1.0, ge=0, le=1)
     count: int = Field(ge=1)
     layout: Literal["unlabelled", "to_label"] = "unlabelled"
-    labelled_by: Literal["person", "stand-in"] = "person"
+    labelled_by: Literal["nobody", "person", "stand-in"] = "nobody"
 
 
 def read_lineage(directory: Path) -> Lineage:

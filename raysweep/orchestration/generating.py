@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import safetensors.torch
 import torch
@@ -98,13 +99,16 @@ def run_generating(options: argparse.Namespace) -> int:
         raise ConfigError("--stand-in: labels samples that are to be labelled; add --to-label")
     storage = Storage(options.storage)
     key, directory = find_generator(storage, options.generator)
+    labelled_by: Literal["nobody", "person", "stand-in"] = "nobody"
+    if options.to_label:
+        labelled_by = "stand-in" if options.stand_in else "person"
     lineage = Lineage(
         generator=key,
         seed=options.seed,
         psi=options.psi,
         count=options.count,
         layout="to_label" if options.to_label else "unlabelled",
-        labelled_by="stand-in" if options.stand_in else "person",
+        labelled_by=labelled_by,
     )
     samples, console = Samples(lineage, directory, options.out.expanduser()), terminal.console()
     samples.check()

@@ -104,6 +104,7 @@ def test_images_are_those_of_the_generators_sample(storage, tmp_path, seed, psi)
         "psi": psi,
         "count": 20,
         "layout": "unlabelled",
+        "labelled_by": "nobody",
     }
 
 
