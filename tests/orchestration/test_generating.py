@@ -16,7 +16,7 @@ from jobs import pretrain_contrastive
 from raysweep.config import ConfigError, override
 from raysweep.data.dataset import describe, open_dataset
 from raysweep.features.generator import unpack
-from raysweep.orchestration import annotated
+from raysweep.orchestration import annotated, samples
 from raysweep.orchestration.annotated import annotations_of, read_lineage
 from raysweep.orchestration.chain import chain_of
 from raysweep.orchestration.fitting import inputs_of
@@ -115,7 +115,7 @@ def test_seed_and_psi_change_the_images(storage):
 
 
 def test_the_directory_is_a_data_set_without_labels(storage, tmp_path, monkeypatch):
-    monkeypatch.setattr("raysweep.orchestration.generating.ROWS_PER_FILE", 8)
+    monkeypatch.setattr("raysweep.orchestration.samples.ROWS_PER_FILE", 8)
     make(storage, tmp_path / "out")
     dataset = open_dataset(str(tmp_path / "out"), cache=tmp_path)
     assert dataset.info.counts == {"unlabelled": 20, "train": 0, "val": 0, "test": 0}
@@ -150,7 +150,7 @@ def test_a_killed_or_enlarged_run_ends_with_the_same_files(storage, tmp_path, fl
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
     assert len(before) == 18
     written = []
-    write = job.run_generating.__globals__["write_atomically"]
+    write = samples.write_atomically
 
     def dying(path, data):
         if path.stem == "000019":
@@ -159,7 +159,7 @@ def test_a_killed_or_enlarged_run_ends_with_the_same_files(storage, tmp_path, fl
         written.append(path.name)
 
     with monkeypatch.context() as patched:
-        patched.setattr("raysweep.orchestration.generating.write_atomically", dying)
+        patched.setattr("raysweep.orchestration.samples.write_atomically", dying)
         with pytest.raises(KeyboardInterrupt):
             make(storage, out, *flags)
     assert "000018.png" in written
@@ -167,7 +167,7 @@ def test_a_killed_or_enlarged_run_ends_with_the_same_files(storage, tmp_path, fl
     make(storage, out, *flags)
     assert content(out) == content(tmp_path / "straight")
     assert before == {path: path.stat().st_mtime_ns for path in before}
-    monkeypatch.setattr("raysweep.orchestration.generating.generate", None)
+    monkeypatch.setattr("raysweep.orchestration.samples.generate", None)
     make(storage, out, *flags)  # nothing is generated
     assert content(out) == content(tmp_path / "straight")
 
