@@ -17,7 +17,12 @@ from raysweep import rng
 from raysweep.config import ConfigError
 from raysweep.data.augment import MEAN, STD
 from raysweep.orchestration import terminal
-from raysweep.orchestration.mlflow_client import attempt, connect, tracking_uri
+from raysweep.orchestration.mlflow_client import (
+    attempt,
+    connect,
+    experiment_id,
+    tracked_by_default,
+)
 from raysweep.orchestration.models import StudentModel
 from raysweep.orchestration.prediction import find_model
 from raysweep.orchestration.storage import Storage
@@ -170,16 +175,15 @@ def _register(
     import mlflow
     from mlflow.models import infer_signature
 
-    connect(storage)  # makes the place of a database beside the results
-    mlflow.set_tracking_uri(tracking_uri(storage))
-    mlflow.set_registry_uri(tracking_uri(storage))
     images: Any = example.numpy().astype(np.float32)
     with torch.no_grad():
         scores = student(example).numpy()
-    from raysweep.orchestration.mlflow_client import experiment_id
-
     where = experiment_id(connect(storage), storage, "raysweep/distill")
-    with mlflow.start_run(experiment_id=where, run_name=f"export {model.directory.name[:8]}"):
+    run_name = f"export {model.directory.name[:8]}"
+    with (
+        tracked_by_default(storage),
+        mlflow.start_run(experiment_id=where, run_name=run_name),
+    ):
         mlflow.set_tag("raysweep.stage.distill", model.directory.name)
         mlflow.log_param("candidate", candidate)
         mlflow.pytorch.log_model(

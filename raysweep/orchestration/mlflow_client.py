@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -70,6 +71,30 @@ def connect(storage: Storage) -> Any:
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     return mlflow.MlflowClient(tracking_uri=uri)
+
+
+@contextmanager
+def tracked_by_default(storage: Storage) -> Iterator[None]:
+    """Let MLflow's own functions, which take no client, write where :func:`connect` does.
+
+    MLflow puts the place into the environment, where later processes would find it: it is put back.
+    """
+    import mlflow
+
+    kept = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    connect(storage)  # makes the place of a database beside the results
+    mlflow.set_tracking_uri(tracking_uri(storage))
+    mlflow.set_registry_uri(tracking_uri(storage))
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before[0])
+        mlflow.set_registry_uri(before[1])
+        for name, value in kept.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def experiment_id(client: Any, storage: Storage, title: str) -> str:

@@ -19,6 +19,7 @@ import torch
 from raysweep.config import ConfigError, override
 from raysweep.orchestration.chain import chain_of
 from raysweep.orchestration.exporting import Exported, export_student
+from raysweep.orchestration.mlflow_client import tracked_by_default
 from raysweep.orchestration.models import load_student
 from raysweep.orchestration.pipeline import compute
 from raysweep.orchestration.prediction import find_model
@@ -226,7 +227,8 @@ def test_the_job_exports_registers_and_takes_students_only(storage, chain, tmp_p
     assert "registered in MLflow as parts" in capfd.readouterr().out
     uri = f"sqlite:///{storage.local('mlflow.db')}"
     version = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri).get_model_version("parts", 1)
-    info = mlflow.models.get_model_info(version.source)
+    with tracked_by_default(storage):
+        info = mlflow.models.get_model_info(version.source)
     assert info.signature.inputs.inputs[0].shape == (-1, 3, 16, 16)
     assert info.saved_input_example_info is not None
     plain = override(TEACHER, {"distilled": False})
@@ -234,3 +236,11 @@ def test_the_job_exports_registers_and_takes_students_only(storage, chain, tmp_p
     compute(plain, Run(StageStore(storage), dataset, device_here(), lambda _: None))
     with pytest.raises(ConfigError, match="only students are exported"):
         job.main(["--model", f"fit/{chain.fit.key}", *flags])
+
+
+def test_registering_leaves_no_trace_in_the_environment(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    storage = Storage(str(tmp_path / "runs"))
+    with tracked_by_default(storage):
+        assert mlflow.get_tracking_uri().endswith("runs/mlflow.db")
+    assert "MLFLOW_TRACKING_URI" not in os.environ

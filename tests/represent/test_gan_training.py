@@ -152,14 +152,14 @@ def test_a_loss_that_is_not_finite_is_named_and_not_learnt_from(phase):
     advance(learner, 2)
     poison(learner, phase)
     network = learner.generator if phase in ("generator", "path") else learner.discriminator
-    seen, update = {}, learner._update
+    seen, update = {}, learner.update
 
     def spy(which, batch):
         seen.clear()
         seen.update({name: value.clone() for name, value in which.network.state_dict().items()})
         return update(which, batch)
 
-    learner._update = spy
+    learner.update = spy
     with pytest.raises(FloatingPointError, match=rf"{phase} loss is .* at 0\.016 kimg"):
         advance(learner, 1)
     for name, value in network.named_parameters():
