@@ -19,13 +19,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from raysweep.config import Config, ConfigError
+from raysweep.nets.style import LatentMapping, NoisySynthesis
 from raysweep.nets.stylegan1_layers import SLOPE, Epilogue, EqualisedConv, EqualisedLinear, UpConv
 
 LR_MULTIPLIER = 0.01
 """Learning-rate multiplier of the mapping network."""
-
-W_AVG_BETA = 0.995
-"""Decay of the running mean of w."""
 
 
 class StyleGan1Config(Config):
@@ -123,13 +121,11 @@ class Block(nn.Module):
         return styled
 
 
-class Mapping(nn.Module):
+class Mapping(LatentMapping):
     """From z to w: normalise z, then dense layers with leaky ReLU; keeps the mean of w."""
 
-    w_avg: torch.Tensor
-
     def __init__(self, config: StyleGan1Config) -> None:
-        super().__init__()
+        super().__init__(config.w_dim)
         sizes = (config.z_dim, *[config.w_dim] * config.mapping_layers)
         self.depth = config.mapping_layers
         for i in range(self.depth):
@@ -137,7 +133,6 @@ class Mapping(nn.Module):
                 sizes[i], sizes[i + 1], gain=math.sqrt(2), lr_multiplier=LR_MULTIPLIER
             )
             self.add_module(f"dense{i}", layer)
-        self.register_buffer("w_avg", torch.zeros(config.w_dim))
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         """Map standard normal ``(batch, z_dim)`` to ``(batch, w_dim)``."""
@@ -146,27 +141,8 @@ class Mapping(nn.Module):
             x = F.leaky_relu(self.get_submodule(f"dense{i}")(x), SLOPE)
         return x
 
-    @torch.no_grad()
-    def track(self, w: torch.Tensor) -> None:
-        """Move ``w_avg`` towards the mean of ``w`` ``(batch of all workers, w_dim)``."""
-        self.w_avg.lerp_(w.mean(0), 1 - W_AVG_BETA)
 
-    def truncate(
-        self, ws: torch.Tensor, *, psi: float = 0.7, cutoff: int | None = 8
-    ) -> torch.Tensor:
-        """Pull rows towards ``w_avg`` (1812.04948 appendix B).
-
-        Args:
-            ws: ``(batch, num_ws, w_dim)``.
-            psi: distance kept: 1 changes nothing, 0 gives the mean.
-            cutoff: rows pulled, from the coarsest; None: all. DatasetGAN takes 8, for cats 7.
-        """
-        rows = ws.shape[1] if cutoff is None else cutoff
-        pulled = self.w_avg.lerp(ws[:, :rows], psi)
-        return torch.cat([pulled, ws[:, rows:]], dim=1)
-
-
-class Synthesis(nn.Module):
+class Synthesis(NoisySynthesis):
     """From one row of w per AdaIN to an image."""
 
     def __init__(self, config: StyleGan1Config) -> None:
@@ -181,21 +157,6 @@ class Synthesis(nn.Module):
     def noise_shapes(self) -> tuple[tuple[int, int, int], ...]:
         """Shape ``(1, r, r)`` of one image's noise, for each AdaIN in order."""
         return tuple((1, r, r) for r in self.resolutions for _ in range(2))
-
-    def draw_noise(
-        self, batch: int, *, generator: torch.Generator, device: torch.device | str
-    ) -> list[torch.Tensor]:
-        """Draw standard normal noise ``(batch, 1, r, r)`` for each AdaIN.
-
-        Args:
-            batch: of all workers, each of which slices its own part.
-            generator: where the numbers come from; drawn on its device, then moved.
-            device: where the maps are needed.
-        """
-        return [
-            torch.randn(batch, *shape, generator=generator, device=generator.device).to(device)
-            for shape in self.noise_shapes
-        ]
 
     def forward(
         self, ws: torch.Tensor, noise: Sequence[torch.Tensor] | None = None
@@ -243,21 +204,6 @@ class Generator(nn.Module):
         """The synthesis network, under the name that StyleGAN2 gives it."""
         return self.g_synthesis
 
-    @property
-    def num_ws(self) -> int:
-        """Rows of w that the synthesis takes."""
-        return self.config.num_ws
-
-    def truncate(self, ws: torch.Tensor, psi: float = 0.7, cutoff: int | None = 8) -> torch.Tensor:
-        """See :meth:`Mapping.truncate`."""
-        return self.mapping.truncate(ws, psi=psi, cutoff=cutoff)
-
-    def draw_noise(
-        self, batch: int, generator: torch.Generator, device: torch.device | str
-    ) -> list[torch.Tensor]:
-        """See :meth:`Synthesis.draw_noise`."""
-        return self.synthesis.draw_noise(batch, generator=generator, device=device)
-
     def forward(
         self,
         z: torch.Tensor,
@@ -274,6 +220,7 @@ class Generator(nn.Module):
             cutoff: see :meth:`Mapping.truncate`.
             noise: see :meth:`Synthesis.forward`.
         """
-        ws = self.mapping(z)[:, None].expand(-1, self.num_ws, -1)
-        images: torch.Tensor = self.synthesis(self.truncate(ws, psi, cutoff), noise)
+        ws = self.mapping(z)[:, None].expand(-1, self.config.num_ws, -1)
+        ws = self.mapping.truncate(ws, psi=psi, cutoff=cutoff)
+        images: torch.Tensor = self.synthesis(ws, noise)
         return images

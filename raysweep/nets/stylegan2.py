@@ -16,11 +16,11 @@ from torch import nn
 from raysweep.config import Config, ConfigError
 from raysweep.nets.equalised import EqualisedLinear
 from raysweep.nets.fir import fir_kernel, upsample2d
+from raysweep.nets.style import LatentMapping, NoisySynthesis
 from raysweep.nets.stylegan2_layers import SynthesisLayer, ToRgb, in_working_format
 
 CLAMP = 256.0
 MAPPING_LR_MULTIPLIER = 0.01
-W_AVG_BETA = 0.995
 
 
 class StyleGan2Config(Config):
@@ -91,13 +91,11 @@ class StyleGan2Config(Config):
         return resolution in self.resolutions[len(self.resolutions) - self.half_blocks :]
 
 
-class Mapping(nn.Module):
+class Mapping(LatentMapping):
     """From the normalised latent code to the intermediate one, and its running mean ``w_avg``."""
 
-    w_avg: torch.Tensor
-
     def __init__(self, config: StyleGan2Config) -> None:
-        super().__init__()
+        super().__init__(config.w_dim)
         self.layers = config.mapping_layers
         for index in range(self.layers):
             layer = EqualisedLinear(
@@ -107,7 +105,6 @@ class Mapping(nn.Module):
                 activate=True,
             )
             self.add_module(f"fc{index}", layer)
-        self.register_buffer("w_avg", torch.zeros(config.w_dim))
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         """Map ``(batch, z_dim)`` to ``(batch, w_dim)``."""
@@ -115,27 +112,6 @@ class Mapping(nn.Module):
         for index in range(self.layers):
             x = self.get_submodule(f"fc{index}")(x)
         return x
-
-    @torch.no_grad()
-    def track(self, w: torch.Tensor) -> None:
-        """Move ``w_avg`` towards the mean of ``w`` ``(batch of all workers, w_dim)``."""
-        self.w_avg.lerp_(w.mean(0), 1 - W_AVG_BETA)
-
-    def truncate(
-        self, ws: torch.Tensor, *, psi: float = 1.0, cutoff: int | None = None
-    ) -> torch.Tensor:
-        """Pull rows towards ``w_avg`` (1812.04948 appendix B).
-
-        Args:
-            ws: ``(batch, num_ws, w_dim)``.
-            psi: distance kept: 1 changes nothing, 0 gives the mean.
-            cutoff: rows pulled, from the coarsest; ``None``: all.
-        """
-        if psi == 1:
-            return ws
-        rows = ws.shape[1] if cutoff is None else cutoff
-        pulled = self.w_avg + psi * (ws[:, :rows] - self.w_avg)
-        return torch.cat([pulled, ws[:, rows:]], dim=1)
 
 
 class SynthesisBlock(nn.Module):
@@ -194,7 +170,7 @@ class SynthesisBlock(nn.Module):
         return x, colours if image is None else image + colours
 
 
-class Synthesis(nn.Module):
+class Synthesis(NoisySynthesis):
     """From rows of w to images."""
 
     def __init__(self, config: StyleGan2Config) -> None:
@@ -209,15 +185,6 @@ class Synthesis(nn.Module):
         first, *others = self.config.resolutions
         sides = [first, *(side for side in others for _ in range(2))]
         return tuple((1, side, side) for side in sides)
-
-    def draw_noise(
-        self, batch: int, *, generator: torch.Generator, device: torch.device | str
-    ) -> list[torch.Tensor]:
-        """Draw standard normal noise ``(batch, 1, side, side)`` for each layer."""
-        return [
-            torch.randn(batch, *shape, generator=generator, device=generator.device).to(device)
-            for shape in self.noise_shapes
-        ]
 
     def forward(
         self, ws: torch.Tensor, noise: Sequence[torch.Tensor] | None = None

@@ -32,7 +32,7 @@ def small_generator(config=TINY):
 
 
 def rows(generator, z):
-    return generator.mapping(z)[:, None].expand(-1, generator.num_ws, -1)
+    return generator.mapping(z)[:, None].expand(-1, generator.config.num_ws, -1)
 
 
 def lists(module):
@@ -160,7 +160,7 @@ def test_every_row_styles_its_own_layer():
             module.register_forward_hook(lambda m, i, out, name=name: seen.update({name: out}))
     net.synthesis(ws)
     before = dict(seen)
-    assert len(before) == net.num_ws == 6
+    assert len(before) == net.config.num_ws == 6
     for row, name in enumerate(before):
         changed = ws.clone()
         changed[:, row] += 1
@@ -176,7 +176,7 @@ def test_both_readings_of_the_features_can_be_hooked():
     for name in ("conv1", "epi1", "epi2"):
         module = block.get_submodule(name)
         module.register_forward_hook(lambda m, i, out, name=name: seen.update({name: out}))
-    noise = net.draw_noise(1, rng.generator(0, "noise"), "cpu")
+    noise = net.synthesis.draw_noise(1, generator=rng.generator(0, "noise"), device="cpu")
     z = normal(1, TINY.z_dim)
     with_noise = net(z, noise=[plane.double() for plane in noise])
     conv = torch.nn.functional.conv2d(
@@ -191,14 +191,15 @@ def test_truncation_moves_the_first_rows_towards_the_mean():
     net.mapping.w_avg.copy_(normal(4, name="mean"))
     ws = rows(net, normal(2, TINY.z_dim))
     mean = net.mapping.w_avg
-    pulled = net.truncate(ws, psi=0.7, cutoff=2)
+    pulled = net.mapping.truncate(ws, psi=0.7, cutoff=2)
     torch.testing.assert_close(pulled[:, :2], mean + 0.7 * (ws[:, :2] - mean))
     assert torch.equal(pulled[:, 2:], ws[:, 2:])
-    assert torch.equal(net.truncate(ws, psi=1, cutoff=None), ws)
-    torch.testing.assert_close(net.truncate(ws, psi=0, cutoff=None), mean.expand(2, 6, 4))
+    assert torch.equal(net.mapping.truncate(ws, psi=1, cutoff=None), ws)
+    torch.testing.assert_close(net.mapping.truncate(ws, psi=0, cutoff=None), mean.expand(2, 6, 4))
     z = normal(2, TINY.z_dim)
     torch.testing.assert_close(
-        net(z, psi=0.5, cutoff=3), net.synthesis(net.truncate(rows(net, z), 0.5, 3))
+        net(z, psi=0.5, cutoff=3),
+        net.synthesis(net.mapping.truncate(rows(net, z), psi=0.5, cutoff=3)),
     )
 
 
@@ -212,7 +213,10 @@ def test_mean_of_w_is_tracked():
 
 def test_noise_comes_from_the_generator_and_changes_the_image():
     net = small_generator()
-    draws = [net.draw_noise(2, rng.generator(seed, "noise"), "cpu") for seed in (0, 0, 1)]
+    draws = [
+        net.synthesis.draw_noise(2, generator=rng.generator(seed, "noise"), device="cpu")
+        for seed in (0, 0, 1)
+    ]
     assert [tuple(plane.shape) for plane in draws[0]] == [
         (2, 1, r, r) for r in (4, 4, 8, 8, 16, 16)
     ]

@@ -117,7 +117,7 @@ def test_port_images_agree(tmp_path, form, mean):
         assert imported.notes == ()
         assert torch.equal(imported.generator["g_mapping.w_avg"], expected)
     net, z = imported.build_generator(), normal(1, 3)
-    noise = net.draw_noise(1, rng.generator(0, "noise"), "cpu")
+    noise = net.synthesis.draw_noise(1, generator=rng.generator(0, "noise"), device="cpu")
     lists = {name: tensor.tolist() for name, tensor in state.items()}
     planes = [plane[0, 0].tolist() for plane in noise]
     with torch.no_grad():
