@@ -1,4 +1,4 @@
-"""Random views for contrastive pretraining; joint image and label augmentation for projectors.
+"""Random views for contrastive pretraining; that of images with labels is in ``joint``.
 
 Drawing the random parameters is apart from applying them: workers that share a batch draw for the
 whole batch and apply their own part, so an image's view does not depend on the number of workers.
@@ -6,7 +6,6 @@ whole batch and apply their own part, so an image's view does not depend on the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -92,21 +91,6 @@ class ViewConfig(CropAndJitterConfig):
         return value
 
 
-class JointConfig(CropAndJitterConfig):
-    """Augmentation of GanOrCon's projector training, by default as in its released code.
-
-    Attributes:
-        crop_p: probability of the crop; otherwise the whole image is resized.
-    """
-
-    crop_scale: Range = (0.6, 1.0)
-    ratio: Range = (0.7, 1.3)
-    crop_p: Probability = 0.5
-    jitter: JitterStrength = (0.2, 0.2, 0.2, 0.0)
-    jitter_p: Probability = 0.5
-    flip_p: Probability = 0.5
-
-
 @dataclass(frozen=True)
 class ViewDraw:
     """Random parameters of one view of each image of a batch; see :func:`draw_views`."""
@@ -172,7 +156,7 @@ def apply_views(
     x = colour.apply_jitter(x, draw.jitter)
     x = colour.to_grayscale(x, draw.gray)
     radius = colour.blur_radius(config.blur_sigma[1], px=px)
-    return _standardise(colour.gaussian_blur(x, sigma=draw.sigma, radius=radius))
+    return standardise(colour.gaussian_blur(x, sigma=draw.sigma, radius=radius))
 
 
 def views(
@@ -194,60 +178,6 @@ def views(
     return apply_views(images, draw, px=px, config=config)
 
 
-def joint(
-    images: torch.Tensor,
-    masks: torch.Tensor,
-    *,
-    px: int,
-    config: JointConfig,
-    generator: torch.Generator,
-    flip_pairs: Sequence[tuple[int, int]] = (),
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Augment images together with their labels.
-
-    Deviation from the released code: crops are taken from the images at their own size and resized
-    once, instead of resizing to ``px``, cropping, and resizing again.
-
-    Args:
-        images: ``(batch, 3, height, width)`` uint8.
-        masks: ``(batch, height, width)`` uint8 class indices.
-        px: side of the result.
-        config: the augmentation.
-        generator: source of randomness, on the CPU.
-        flip_pairs: pairs of classes, left and right, that a flip exchanges.
-
-    Returns:
-        Images ``(batch, 3, px, px)`` float, normalised by ImageNet's mean and std, and masks
-        ``(batch, px, px)`` int64.
-
-    Raises:
-        ValueError: images and masks differ in number or size.
-    """
-    count, _, height, width = images.shape
-    if masks.shape != (count, height, width):
-        raise ValueError(
-            f"masks = {tuple(masks.shape)}: expected {(count, height, width)} to match images"
-        )
-    boxes = geometry.draw_boxes(
-        count,
-        height=height,
-        width=width,
-        scale=config.crop_scale,
-        ratio=config.ratio,
-        generator=generator,
-    )
-    cropped, flip = (
-        torch.rand(count, generator=generator) < p for p in (config.crop_p, config.flip_p)
-    )
-    boxes[~cropped] = torch.tensor([0, 0, height, width])
-    jitter = colour.draw_jitter(
-        count, strength=config.jitter, p=config.jitter_p, generator=generator
-    )
-    x = geometry.crop_resize(images, boxes=boxes, flip=flip, px=px) / 255
-    y = geometry.crop_masks(masks, boxes=boxes, flip=flip, px=px)
-    return _standardise(colour.apply_jitter(x, jitter)), _swap(y, flip, flip_pairs)
-
-
 def normalise(images: torch.Tensor) -> torch.Tensor:
     """Scale to [0, 1], subtract ImageNet's mean, divide by its standard deviation.
 
@@ -257,19 +187,14 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
     Returns:
         The same shape, float32.
     """
-    return _standardise(images.float() / 255)
+    return standardise(images.float() / 255)
 
 
-def _standardise(images: torch.Tensor) -> torch.Tensor:
+def standardise(images: torch.Tensor) -> torch.Tensor:
+    """Subtract ImageNet's mean from images in [0, 1], divide by its standard deviation.
+
+    Args:
+        images: ``(batch, 3, height, width)`` float.
+    """
     mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (MEAN, STD))
     return (images - mean) / std
-
-
-def _swap(
-    masks: torch.Tensor, flip: torch.Tensor, pairs: Sequence[tuple[int, int]]
-) -> torch.Tensor:
-    table = torch.arange(256)
-    for left, right in pairs:
-        table[left], table[right] = right, left
-    masks, table = masks.long(), table.to(masks.device)
-    return torch.where(flip.to(masks.device)[:, None, None], table[masks], masks)

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from raysweep import collective, rng
+from raysweep.data.joint import draw_joint, move_images, resized
 from raysweep.distill import targets
 from raysweep.distill.student_config import StudentConfig, build_student
 from raysweep.distill.targets import Targets
@@ -85,7 +86,7 @@ class Student:
         """
         config = self.config
         images, labels = self._prepare(batch)
-        first = collective.rank() * len(images)
+        first = collective.own(config.batch).start
         seed_dropout(self.network, seed=config.seed, step=self.steps_taken, first=first)
         with self._autocast():
             logits = self.forward(images)
@@ -120,21 +121,19 @@ class Student:
             )
         if config.loss == "soft" and "soft" not in batch:
             raise ValueError("loss = 'soft': the batch has no soft labels; read them or use 'hard'")
-        draw = targets.whole(config.batch, height=height, width=width)
-        if config.augment is not None:
-            draw = targets.draw_joint(
-                config.batch,
-                height=height,
-                width=width,
-                config=config.augment,
-                generator=rng.generator(config.seed, "augment", self.steps_taken),
-            )
-        own = draw.part(slice(collective.rank() * count, (collective.rank() + 1) * count))
+        draw = draw_joint(
+            config.batch,
+            height=height,
+            width=width,
+            config=config.augment,
+            generator=rng.generator(config.seed, "augment", self.steps_taken),
+        )
+        own = draw.part(collective.own(config.batch))
         soft = batch["soft"].to(self.device) if config.loss == "soft" else None
         labels = targets.apply_targets(
             mask.to(self.device), soft, own, px=config.resolution, flip_pairs=self.flip_pairs
         )
-        x = targets.apply_images(images.to(self.device), own, px=config.resolution)
+        x = move_images(images.to(self.device), own, px=config.resolution)
         return x.contiguous(memory_format=self.memory_format), labels
 
     def _loss(self, logits: torch.Tensor, labels: Targets) -> torch.Tensor:
@@ -211,8 +210,7 @@ def label_images(
     cuda = device.type == "cuda"
     labels = [torch.empty(0, *size, dtype=torch.uint8)]
     for part in images.split(PREDICT_BATCH) if len(images) else ():
-        draw = targets.whole(len(part), height=images.shape[-2], width=images.shape[-1])
-        x = targets.apply_images(part.to(device).contiguous(), draw, px=px)
+        x = resized(part.to(device).contiguous(), px=px)
         layout = torch.channels_last if cuda else torch.contiguous_format
         scores = network(x.contiguous(memory_format=layout)).float()
         scores = F.interpolate(scores, size=size, mode="bilinear", align_corners=False)

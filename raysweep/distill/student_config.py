@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from raysweep import rng
 from raysweep.config import Config, ConfigError, to_dict
-from raysweep.data.augment import JointConfig
+from raysweep.data.joint import JointConfig
 from raysweep.nets.deeplab import DeepLab, ThinConfig, build_deeplab
 from raysweep.nets.resnet import STAGE_STRIDE
 from raysweep.nets.unet import UNet, UnetConfig

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from raysweep import rng
 from raysweep.data.decoding import encode_png
 from raysweep.distill.labelling import LabelConfig
 from raysweep.distill.rows import ShardRow
@@ -18,7 +17,7 @@ from raysweep.features.representation import Representation
 from raysweep.fewshot.ensemble import Majority, image_uncertainty, jensen_shannon, votes
 from raysweep.fewshot.projector import clean_masks, prepared
 from raysweep.nets.gans import Generator
-from raysweep.represent.generators import to_uint8
+from raysweep.represent.generators import latents, to_uint8
 
 BATCH = 16
 
@@ -137,18 +136,10 @@ def generate(
         Images ``(count, 3, px, px)`` uint8 and their codes, noise included, ``(count, length)``;
         both on the CPU.
     """
-    device = generator.mapping.w_avg.device
     found = []
     for start in range(first, first + count, BATCH):
         indices = range(start, min(start + BATCH, first + count))
-        streams = [rng.generator(config.seed, "sample", index) for index in indices]
-        z = torch.cat([torch.randn(1, generator.config.z_dim, generator=g) for g in streams])
-        noise = [
-            torch.cat([torch.randn(1, *shape, generator=g) for g in streams]).to(device)
-            for shape in generator.synthesis.noise_shapes
-        ]
-        ws = generator.mapping(z.to(device))[:, None].expand(-1, generator.config.num_ws, -1)
-        ws = generator.mapping.truncate(ws, psi=config.psi)
+        ws, noise = latents(generator, indices, seed=config.seed, psi=config.psi)
         made = to_uint8(generator.synthesis(ws, noise))
         found.append((_resized(made, config.px).cpu(), pack(ws, noise).cpu()))
     images, codes = zip(*found, strict=True)

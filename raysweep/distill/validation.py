@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from raysweep.distill import targets
+from raysweep.data.joint import resized, resized_labels
 from raysweep.distill.student import PREDICT_BATCH, Student
 
 
@@ -24,9 +24,8 @@ def validation_loss(student: Student, images: torch.Tensor, masks: torch.Tensor)
     px, total = student.config.resolution, torch.zeros((), device=student.device)
     student.network.eval()
     for image, mask in zip(images.split(PREDICT_BATCH), masks.split(PREDICT_BATCH), strict=True):
-        draw = targets.whole(len(image), height=image.shape[-2], width=image.shape[-1])
-        labels = targets.apply_targets(mask.to(student.device), None, draw, px=px).mask
-        x = targets.apply_images(image.to(student.device), draw, px=px)
+        labels = resized_labels(mask.to(student.device), px=px)
+        x = resized(image.to(student.device), px=px)
         logits = student.network(x.contiguous(memory_format=student.memory_format)).float()
         total += F.cross_entropy(logits, labels) * len(image)
     student.network.train()

@@ -8,7 +8,7 @@ import torch
 
 from raysweep import collective, rng
 from raysweep.features.activations import recorded
-from raysweep.features.generator import unpack
+from raysweep.features.generator import default_layers, unpack
 from raysweep.nets.gans import Generator
 from raysweep.nets.stylegan1 import StyleGan1Config
 
@@ -21,12 +21,9 @@ def block_outputs(generator: Generator) -> tuple[str, ...]:
 
     Of StyleGAN2 one map per resolution, the block's output; of StyleGAN the two of DatasetGAN.
     """
-    sides = generator.config.resolutions[::-1]
     if isinstance(generator.config, StyleGan1Config):
-        blocks = {side: f"g_synthesis.blocks.{side}x{side}" for side in sides}
-        second = {side: "conv" if side == sides[-1] else "conv1" for side in sides}
-        return tuple(f"{blocks[s]}.{name}" for s in sides for name in ("epi2", second[s]))
-    return tuple(f"synthesis.b{side}.conv1" for side in sides)
+        return default_layers(generator)
+    return tuple(f"synthesis.b{side}.conv1" for side in generator.config.resolutions[::-1])
 
 
 class GeneratedImages:
@@ -73,10 +70,10 @@ class GeneratedImages:
         stream = rng.generator(self.seed, "latents", name, step)
         z = torch.randn((count, generator.config.z_dim), generator=stream)
         noise = [
-            own_share(torch.randn((count, *shape), generator=stream)).to(device)
+            collective.share(torch.randn((count, *shape), generator=stream)).to(device)
             for shape in generator.synthesis.noise_shapes
         ]
-        w = generator.mapping(own_share(z).to(device))
+        w = generator.mapping(collective.share(z).to(device))
         ws = w[:, None].expand(-1, generator.config.num_ws, -1)
         return self._paint(generator.mapping.truncate(ws, psi=self.psi, cutoff=self.cutoff), noise)
 
@@ -89,9 +86,3 @@ class GeneratedImages:
         with torch.no_grad(), recorded(self.generator, self.layers) as found:
             images = self.generator.synthesis(ws, noise)
         return images, [found[name].float() for name in self.layers]
-
-
-def own_share(whole: torch.Tensor) -> torch.Tensor:
-    """Return this worker's rows of what was drawn for all workers."""
-    share = len(whole) // collective.size()
-    return whole[collective.rank() * share : (collective.rank() + 1) * share]

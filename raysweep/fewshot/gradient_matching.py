@@ -244,7 +244,7 @@ class GradientMatching:
         real = name in ("labelled", "pretrain")
         batch = config.labelled_batch if real else config.generated_batch
         seed = rng.derive(config.seed, name)
-        first = collective.rank() * batch // collective.size()
+        first = collective.own(batch).start
         seed_dropout(self.segmentor.train(), seed=seed, step=self.steps_taken, first=first)
 
     def _derive_by(self, parameters: Iterable[nn.Parameter]) -> None:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from raysweep import collective
 from raysweep.config import Config, ConfigError, to_dict
-from raysweep.data.augment import JointConfig
+from raysweep.data.joint import JointConfig
 from raysweep.fewshot.maml import MamlConfig
 from raysweep.fewshot.matching_distance import Normaliser
 from raysweep.fewshot.segmentors import Block, SegmentorConfig

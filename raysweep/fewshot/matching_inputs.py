@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from raysweep import collective, rng
-from raysweep.data.augment import MEAN, STD, JointConfig, joint
+from raysweep.data.augment import standardise
+from raysweep.data.joint import draw_joint, move_images, move_planes, swap_pairs
 from raysweep.data.sampling import batch_indices
 from raysweep.fewshot.generated import GeneratedImages, Made
 from raysweep.fewshot.matching_config import Labelled, MatchingConfig
@@ -15,8 +16,6 @@ from raysweep.fewshot.projector import clean_masks, resized_masks
 from raysweep.learner import Batch
 from raysweep.nets.fpn import resize
 from raysweep.nets.gans import Generator
-
-PLAIN = JointConfig(crop_p=0.0, jitter_p=0.0, flip_p=0.0)
 
 
 def matching_batch(labelled: Labelled, *, step: int, config: MatchingConfig) -> Batch:
@@ -79,29 +78,22 @@ class MatchingInputs:
     def draw(self, name: str, step: int) -> Made:
         """Return generated images, float normalised at the segmentor's size, and their maps."""
         images, levels = self.generated.draw(name, step, count=self.config.generated_batch)
-        mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in (MEAN, STD))
-        return ((resize(images, self.px) + 1) / 2 - mean) / std, levels
+        return standardise((resize(images, self.px) + 1) / 2), levels
 
     def labelled(self, batch: Batch, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return labelled images, float normalised, and int64 masks at the segmentor's size.
-
-        Each image of the global batch has its own stream of augmentation.
-        """
-        inputs, masks = batch["input"], clean_masks(batch["mask"], self.config.clean_pixels)
-        first = collective.rank() * len(inputs)
-        pairs = [
-            joint(
-                inputs[at : at + 1].to(self.device),
-                masks[at : at + 1].to(self.device),
-                px=self.px,
-                config=self.config.augment or PLAIN,
-                generator=rng.generator(self.config.seed, "augment", step, first + at),
-                flip_pairs=self.flip_pairs,
-            )
-            for at in range(len(inputs))
-        ]
-        images, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
-        return images, labels
+        """Return labelled images, float normalised, and int64 masks at the segmentor's size."""
+        config, inputs = self.config, batch["input"].to(self.device)
+        masks = clean_masks(batch["mask"], config.clean_pixels).to(self.device)
+        draw = draw_joint(
+            config.labelled_batch,
+            height=inputs.shape[-2],
+            width=inputs.shape[-1],
+            config=config.augment,
+            generator=rng.generator(config.seed, "augment", step),
+        ).part(collective.own(config.labelled_batch))
+        moved = move_planes(masks[:, None], draw, px=self.px)
+        labels = swap_pairs(moved, draw, self.flip_pairs)[:, 0]
+        return move_images(inputs, draw, px=self.px), labels
 
     def codes(self, batch: Batch) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Return the maps of labelled codes and int64 masks at the segmentor's size."""

@@ -11,7 +11,6 @@ from torch import nn
 from raysweep import collective
 from raysweep.learner import Batch
 
-LARGEST_GRADIENT = 1e5
 Found = tuple[torch.Tensor, Sequence[torch.Tensor]]
 """A loss and the gradients of a network's parameters, of this worker's images."""
 
@@ -45,8 +44,6 @@ def descend(
 ) -> torch.Tensor:
     """Update along the gradients of all workers; elements that are not finite are cut.
 
-    Source of the cut, 0 or +-1e5: LAGM's released code.
-
     Returns:
         The mean loss of the workers.
 
@@ -59,8 +56,7 @@ def descend(
             f"{phase.name} loss is {loss.item()} at step {step}; lower annotator_lr or segmentor_lr"
         )
     for parameter, gradient in zip(phase.network.parameters(), found[1], strict=True):
-        mean = collective.mean(gradient)
-        parameter.grad = mean.nan_to_num(0.0, LARGEST_GRADIENT, -LARGEST_GRADIENT)
+        parameter.grad = collective.mean_gradient(gradient)
     optimizer.step()
     optimizer.zero_grad()
     return loss

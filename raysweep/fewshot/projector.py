@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from raysweep import rng
 from raysweep.config import Config, ConfigError, to_dict
-from raysweep.data.augment import JointConfig, joint, normalise
+from raysweep.data.augment import normalise
+from raysweep.data.joint import JointConfig, joint
 from raysweep.data.sampling import batch_indices
 from raysweep.features.representation import Representation
 from raysweep.fewshot.pixel_classifier import PixelFitConfig

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from raysweep.config import ConfigError
-from raysweep.data.augment import MEAN, STD
+from raysweep.data.augment import standardise
 from raysweep.fewshot.image_distance import Distance, feature_distance, pixel_pyramid
 from raysweep.fewshot.projection_config import ProjectionConfig
 from raysweep.nets.resnet import Trunk
@@ -79,9 +79,7 @@ def trunk_distance(trunk: Trunk) -> Distance:
     Args:
         trunk: in eval mode, frozen.
     """
-    device = trunk.conv1.weight.device
-    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (MEAN, STD))
-    return feature_distance(lambda images: trunk.stages(((images + 1) / 2 - mean) / std))
+    return feature_distance(lambda images: trunk.stages(standardise((images + 1) / 2)))
 
 
 def lpips_distance(tensors: Tensors) -> Distance:

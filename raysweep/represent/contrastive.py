@@ -44,7 +44,7 @@ def two_views(
         )
     if step >= config.steps:
         raise ValueError(f"steps = {config.steps}: all taken; raise it to train longer")
-    own = slice(collective.rank() * count, (collective.rank() + 1) * count)
+    own = collective.own(config.batch)
     generator = rng.generator(config.seed, "views", step)
     images = images.to(device)
 

@@ -7,7 +7,6 @@ generator, path length, discriminator, R1.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -22,7 +21,6 @@ from raysweep.represent.config import RepresentConfig
 from raysweep.represent.contrastive import Images
 
 BETAS = (0.0, 0.99)
-LARGEST_GRADIENT = 1e5
 PENALTIES = ("path", "r1")
 
 
@@ -136,7 +134,7 @@ class Gan:
         ws, noise = self._latents("path", count)
         fake = self.generator.synthesis(ws, noise)
         generator = rng.generator(self.config.seed, "path direction", self.steps_taken)
-        direction = _share(torch.randn((count, *fake.shape[1:]), generator=generator))
+        direction = collective.share(torch.randn((count, *fake.shape[1:]), generator=generator))
         lengths = losses.path_lengths(fake, ws, direction.to(self.device))
         mean = collective.mean(lengths.detach().mean())
         self.path_mean.lerp_(mean, self.gan.path_decay)
@@ -167,7 +165,7 @@ class Gan:
                 config=self.gan.ada,
                 generator=rng.generator(self.config.seed, "augment", which, self.steps_taken),
             )
-            images = apply_augmentation(images, draw.part(_own(self.gan.batch)))
+            images = apply_augmentation(images, draw.part(collective.own(self.gan.batch)))
         logits: torch.Tensor = self.discriminator(images)
         return logits
 
@@ -180,13 +178,13 @@ class Gan:
         crossover = torch.randint(1, network.config.num_ws, (count,), generator=generator)
         crossover = torch.where(mixed, crossover, network.config.num_ws)
         noise = [
-            _share(torch.randn((count, *shape), generator=generator)).to(self.device)
+            collective.share(torch.randn((count, *shape), generator=generator)).to(self.device)
             for shape in network.synthesis.noise_shapes
         ]
-        first, second = (network.mapping(_share(each).to(self.device)) for each in z)
+        first, second = (network.mapping(collective.share(each).to(self.device)) for each in z)
         network.mapping.track(collective.gather(first.detach()))
         rows = torch.arange(network.config.num_ws, device=self.device)
-        is_first = rows < _share(crossover).to(self.device)[:, None]
+        is_first = rows < collective.share(crossover).to(self.device)[:, None]
         return torch.where(is_first[..., None], first[:, None], second[:, None]), noise
 
     @torch.no_grad()
@@ -242,18 +240,7 @@ def _lazy_adam(network: nn.Module, *, lr: float, interval: int | None) -> torch.
 
 
 def _average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Average gradients over the workers; what is not finite becomes 0 or +-1e5, as official."""
+    """Average gradients over the workers."""
     for parameter in parameters:
         if parameter.grad is not None:
-            mean = collective.mean(parameter.grad)
-            parameter.grad = mean.nan_to_num(0.0, LARGEST_GRADIENT, -LARGEST_GRADIENT)
-
-
-def _own(count: int) -> slice:
-    share = math.ceil(count / collective.size())
-    return slice(collective.rank() * share, (collective.rank() + 1) * share)
-
-
-def _share(whole: torch.Tensor) -> torch.Tensor:
-    """Return this worker's rows of what was drawn for all workers."""
-    return whole[_own(len(whole))]
+            parameter.grad = collective.mean_gradient(parameter.grad)

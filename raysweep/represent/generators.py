@@ -61,18 +61,25 @@ def sample(
     Yields:
         ``(at most 64, 3, resolution, resolution)`` uint8 on the generator's device.
     """
-    device = generator.mapping.w_avg.device
     for start in range(0, count, BATCH):
-        streams = [
-            rng.generator(seed, "sample", index)
-            for index in range(start, min(start + BATCH, count))
-        ]
-        z = torch.cat([torch.randn(1, generator.config.z_dim, generator=g) for g in streams])
-        noise = [
-            torch.cat([torch.randn(1, *shape, generator=g) for g in streams]).to(device)
-            for shape in generator.synthesis.noise_shapes
-        ]
-        yield to_uint8(generator(z.to(device), psi=psi, noise=noise))
+        indices = range(start, min(start + BATCH, count))
+        yield to_uint8(generator.synthesis(*latents(generator, indices, seed=seed, psi=psi)))
+
+
+@torch.no_grad()
+def latents(
+    generator: Generator, indices: range, *, seed: int, psi: float
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Return rows of w ``(count, num_ws, w_dim)`` and noise maps of samples, by their indices."""
+    device = generator.mapping.w_avg.device
+    streams = [rng.generator(seed, "sample", index) for index in indices]
+    z = torch.cat([torch.randn(1, generator.config.z_dim, generator=g) for g in streams])
+    noise = [
+        torch.cat([torch.randn(1, *shape, generator=g) for g in streams]).to(device)
+        for shape in generator.synthesis.noise_shapes
+    ]
+    ws = generator.mapping(z.to(device))[:, None].expand(-1, generator.config.num_ws, -1)
+    return generator.mapping.truncate(ws, psi=psi), noise
 
 
 def to_uint8(images: torch.Tensor) -> torch.Tensor:

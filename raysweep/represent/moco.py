@@ -103,7 +103,7 @@ class Moco:
             queries = F.normalize(self.encode(query_view).float(), dim=1)
             follow(self.key, self.query, momentum=config.moco.momentum)
             keys = self._encode_keys(key_view)
-        own = keys[collective.rank() * len(queries) :][: len(queries)]
+        own = collective.share(keys)
         logits = similarities(queries, own, queue=self.queue) / config.moco.temperature
         loss = F.cross_entropy(logits, torch.zeros_like(logits[:, 0], dtype=torch.long))
 
@@ -122,10 +122,9 @@ class Moco:
         # Shuffled batch norm (1911.05722 section 3.3): a key is normalised together with other
         # images than its query, else the statistics would give the answer away. Every worker draws
         # the same permutation of the global batch and encodes its own part of it.
-        count = len(views)
         generator = rng.generator(self.config.seed, "shuffle", self.steps_taken)
         order = torch.randperm(self.config.batch, generator=generator).to(self.device)
-        own = order[collective.rank() * count :][:count]
+        own = collective.share(order)
         shuffled = collective.gather(views)[own].contiguous(memory_format=torch.channels_last)
         keys = collective.gather(F.normalize(self.key(shuffled).float(), dim=1))
         return keys[order.argsort()]

@@ -4,7 +4,8 @@ from torch import nn
 
 from raysweep import collective, rng
 from raysweep.config import ConfigError, from_dict, override, to_dict
-from raysweep.data.augment import JointConfig, joint, normalise
+from raysweep.data.augment import normalise
+from raysweep.data.joint import JointConfig, draw_joint, joint, move_images
 from raysweep.distill import targets
 from raysweep.distill.soft import quantise_soft
 from raysweep.distill.student import Student
@@ -367,11 +368,11 @@ def test_augmentation_is_that_of_projectors(size, px):
         generator=rng.generator(3, "augment"),
         flip_pairs=pairs,
     )
-    draw = targets.draw_joint(
+    draw = draw_joint(
         4, height=size[0], width=size[1], config=config, generator=rng.generator(3, "augment")
     )
     labels = targets.apply_targets(batch["mask"], batch["soft"], draw, px=px, flip_pairs=pairs)
-    assert torch.equal(targets.apply_images(batch["image"], draw, px=px), images)
+    assert torch.equal(move_images(batch["image"], draw, px=px), images)
     assert torch.equal(labels.mask, masks)
     # soft labels move as masks do, each class by itself
     for at in range(2):

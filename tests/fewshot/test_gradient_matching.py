@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from raysweep.config import override
-from raysweep.data.augment import JointConfig
+from raysweep.data.joint import JointConfig
 from raysweep.fewshot.matching_config import MatchingConfig, candidate_steps
 from raysweep.fewshot.matching_inputs import matching_batch
 from raysweep.fewshot.segmentors import SegmentorConfig

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from raysweep.config import override
-from raysweep.data.augment import JointConfig
+from raysweep.data.joint import JointConfig
 from tests.fewshot.matching_cases import BASE, DEEPLAB, advance, learner, same
 
 

@@ -8,7 +8,8 @@ from torch import nn
 
 from raysweep import rng
 from raysweep.config import override
-from raysweep.data.augment import MEAN, STD, JointConfig, normalise
+from raysweep.data.augment import MEAN, STD, normalise
+from raysweep.data.joint import JointConfig
 from raysweep.features.representation import RawColour, TrunkFeatures
 from raysweep.fewshot import projector as fewshot
 from raysweep.fewshot.projector import (
