@@ -42,6 +42,7 @@ from raysweep.learner import Batch
 
 SIDES = ("scan", "plain", "loader", "ray")
 BATCH, CLASSES = 16, 12
+PICTURES = 256
 SAMPLE_SECONDS = 0.1
 
 
@@ -100,30 +101,31 @@ def in_process(side: str, root: str, decoders: int) -> Measured:
 
 
 def write(root: str, *, rows: int, px: int) -> None:
-    """Write shards of smooth noise, which compresses about as photographs do."""
-
-    def made() -> Iterator[ShardRow]:
-        for at in range(rows):
-            draws = rng.numpy_generator(0, "stream", at % 256)
-            coarse = torch.from_numpy(draws.uniform(0, 255, (1, 3, px // 8, px // 8)))
-            smooth = torch.nn.functional.interpolate(coarse, size=(px, px), mode="bilinear")
-            noisy = smooth[0].permute(1, 2, 0).numpy() + draws.normal(0, 2, (px, px, 3))
-            blocks = np.kron(draws.integers(0, CLASSES, (8, 8)), np.ones((px // 8, px // 8)))
-            yield ShardRow(
-                id=f"i{at}",
-                image=encode_png(noisy.clip(0, 255).astype(np.uint8)),
-                mask=encode_png(blocks.astype(np.uint8)),
-                uncertainty=0.0,
-                teacher="benchmark",
-            )
-
+    """Write shards of a few pictures over and over, each decoded as often as it comes."""
+    pictures = [_picture(at, px) for at in range(min(rows, PICTURES))]
     write_shards(
         pafs.LocalFileSystem(),
         root,
-        made(),
+        (pictures[at % PICTURES]._replace(id=f"i{at}") for at in range(rows)),
         teacher="benchmark",
         num_classes=CLASSES,
         config=ShardsConfig(rows_per_file=512),
+    )
+
+
+def _picture(at: int, px: int) -> ShardRow:
+    """Return smooth noise, which compresses about as photographs do."""
+    draws = rng.numpy_generator(0, "stream", at)
+    coarse = torch.from_numpy(draws.uniform(0, 255, (1, 3, px // 8, px // 8)))
+    smooth = torch.nn.functional.interpolate(coarse, size=(px, px), mode="bilinear")
+    noisy = smooth[0].permute(1, 2, 0).numpy() + draws.normal(0, 2, (px, px, 3))
+    blocks = np.kron(draws.integers(0, CLASSES, (8, 8)), np.ones((px // 8, px // 8)))
+    return ShardRow(
+        id="",
+        image=encode_png(noisy.clip(0, 255).astype(np.uint8)),
+        mask=encode_png(blocks.astype(np.uint8)),
+        uncertainty=0.0,
+        teacher="benchmark",
     )
 
 

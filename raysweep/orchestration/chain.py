@@ -12,10 +12,10 @@ from raysweep.config import ConfigError, to_dict
 from raysweep.data.records import Split
 from raysweep.distill.labelling import LabelConfig
 from raysweep.distill.student_config import StudentConfig
+from raysweep.experiment import DataConfig, EvaluateConfig, Experiment
 from raysweep.orchestration.annotated import annotations_of
 from raysweep.orchestration.distances import check_distance
 from raysweep.orchestration.stages import Stage
-from raysweep.presets import DataConfig, EvaluateConfig, Experiment
 from raysweep.represent.gan_weights import GENERATOR
 
 VERSIONS = {"pretrain": 1, "project": 1, "fit": 1, "label": 1, "distill": 1, "evaluate": 2}

@@ -16,8 +16,9 @@ from raysweep.config import ConfigError, override, parse_assignments
 from raysweep.data.dataset import DatasetInfo, describe
 from raysweep.data.render import DOMAINS
 from raysweep.evaluate.protocols import FOLDS
+from raysweep.experiment import Experiment
 from raysweep.orchestration.generative import check_images
-from raysweep.presets import PRESETS, Experiment
+from raysweep.presets import PRESETS
 from raysweep.represent.gan_weights import imported_config
 from raysweep.represent.weights import load_trunk
 

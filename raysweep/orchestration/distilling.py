@@ -23,12 +23,12 @@ from raysweep.distill.stream import BadRow, ShardStream
 from raysweep.distill.student import Student
 from raysweep.distill.student_config import StudentConfig, candidate_steps, total_steps
 from raysweep.distill.validation import validation_loss
+from raysweep.experiment import Experiment
 from raysweep.learner import Batch, identity
 from raysweep.orchestration.chain import Chain
 from raysweep.orchestration.stages import Workspace
 from raysweep.orchestration.storage import write_atomically
 from raysweep.orchestration.worker import LOG_EVERY, Checkpoints, Curve, Run, run
-from raysweep.presets import Experiment
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from raysweep.data.records import Split
 from raysweep.distill.student_config import StudentConfig, build_student, total_steps
+from raysweep.experiment import Experiment
 from raysweep.fewshot.projector import candidate_steps
 from raysweep.nets.gans import NetworkConfig, build_discriminator, build_generator
 from raysweep.nets.projectors import ProjectorConfig, build_projector
 from raysweep.nets.resnet import TrunkConfig, build_trunk
 from raysweep.nets.stylegan1 import StyleGan1Config
-from raysweep.presets import Experiment
 from raysweep.represent.config import RepresentConfig
 from raysweep.represent.gan_weights import imported_config
 

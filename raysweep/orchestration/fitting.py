@@ -14,6 +14,7 @@ from torch import nn
 from raysweep.config import to_dict
 from raysweep.data.records import Split
 from raysweep.evaluate.metrics import confusion, scores
+from raysweep.experiment import Experiment
 from raysweep.features.representation import Representation
 from raysweep.fewshot.ensemble import Majority
 from raysweep.fewshot.pixel_classifier import PixelBatches, PixelEnsembleFit
@@ -32,7 +33,6 @@ from raysweep.orchestration.models import read_codes, representation_of
 from raysweep.orchestration.stages import Workspace
 from raysweep.orchestration.storage import write_atomically
 from raysweep.orchestration.worker import Curve, Progress, Run, run
-from raysweep.presets import Experiment
 
 LOG_EVERY = 100
 """Steps of the pixel ensemble, which are short, per window of its curve."""

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from raysweep.config import ConfigError, override
 from raysweep.data.render import DOMAINS
+from raysweep.experiment import Experiment
 from raysweep.orchestration import terminal
 from raysweep.orchestration.annotated import Lineage
 from raysweep.orchestration.chain import chain_of
@@ -19,7 +20,6 @@ from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.standing_in import StandIn, Training, announce
 from raysweep.orchestration.storage import Storage
 from raysweep.orchestration.worker import Progress
-from raysweep.presets import Experiment
 from raysweep.represent.gan_weights import CARD, GENERATOR
 
 

@@ -16,13 +16,13 @@ from raysweep.distill.manifest import Manifest
 from raysweep.distill.production import Production
 from raysweep.distill.rows import ShardRow
 from raysweep.distill.teacher import Teacher, generate
+from raysweep.experiment import Experiment
 from raysweep.features.generator import GeneratorFeatures
 from raysweep.orchestration.chain import Chain
 from raysweep.orchestration.models import candidates_of, load_fit
 from raysweep.orchestration.stages import StageStore, Workspace
 from raysweep.orchestration.storage import write_atomically
 from raysweep.orchestration.worker import Progress, Run
-from raysweep.presets import Experiment
 
 INFO = "dataset.json"
 

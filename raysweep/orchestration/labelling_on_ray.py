@@ -13,6 +13,7 @@ from raysweep.config import from_dict, to_dict
 from raysweep.distill.labelling import LabelConfig, Unit
 from raysweep.distill.production import Production
 from raysweep.distill.rows import ShardRow
+from raysweep.experiment import DataConfig
 from raysweep.orchestration.labelling import Read, TeacherPass, read_unit
 from raysweep.orchestration.parallel import Step, pipeline
 from raysweep.orchestration.stages import StageStore
@@ -20,7 +21,6 @@ from raysweep.orchestration.storage import Storage
 from raysweep.orchestration.train import has_gpus_for
 from raysweep.orchestration.tune import device_here, opened
 from raysweep.orchestration.worker import Progress, Report
-from raysweep.presets import DataConfig
 
 
 @dataclass

@@ -12,6 +12,7 @@ from torch import nn
 
 from raysweep import collective
 from raysweep.data.sampling import batch_indices
+from raysweep.experiment import Experiment
 from raysweep.learner import identity
 from raysweep.nets.resnet import build_trunk
 from raysweep.orchestration.chain import Chain
@@ -20,7 +21,6 @@ from raysweep.orchestration.models import GENERATOR, TRUNK
 from raysweep.orchestration.stages import Workspace
 from raysweep.orchestration.storage import write_atomically
 from raysweep.orchestration.worker import Checkpoints, Curve, Run, run
-from raysweep.presets import Experiment
 from raysweep.represent.gan_weights import read_imported
 from raysweep.represent.generators import save_generator
 from raysweep.represent.moco import Moco

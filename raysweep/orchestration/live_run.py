@@ -11,6 +11,7 @@ from mlflow.entities import Metric
 
 from raysweep.config import to_dict
 from raysweep.data.dataset import DatasetInfo
+from raysweep.experiment import Experiment
 from raysweep.orchestration.mlflow_client import (
     BATCH,
     attempt,
@@ -21,7 +22,6 @@ from raysweep.orchestration.mlflow_client import (
 from raysweep.orchestration.stages import Stage, StageStore
 from raysweep.orchestration.terminal import Throttle
 from raysweep.orchestration.worker import Curve, Progress
-from raysweep.presets import Experiment
 
 SEND_SECONDS = 10.0
 

@@ -19,6 +19,7 @@ from raysweep.data.records import Split
 from raysweep.evaluate.images import grid
 from raysweep.evaluate.metrics import confusion
 from raysweep.evaluate.protocols import five_folds, held_out
+from raysweep.experiment import EvaluateConfig, Experiment
 from raysweep.orchestration.chain import Chain, chain_of
 from raysweep.orchestration.distilling import distill
 from raysweep.orchestration.fitting import fit, inputs_of
@@ -28,7 +29,6 @@ from raysweep.orchestration.models import Model, candidates_of, load_model
 from raysweep.orchestration.projecting import project
 from raysweep.orchestration.stages import Workspace
 from raysweep.orchestration.worker import Progress, Run
-from raysweep.presets import EvaluateConfig, Experiment
 
 
 def compute(experiment: Experiment, run_with: Run) -> dict[str, Any]:

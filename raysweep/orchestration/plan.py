@@ -9,10 +9,10 @@ from typing import Any, NamedTuple, Protocol
 
 from raysweep.config import digest, override
 from raysweep.evaluate.papers import PaperTable
+from raysweep.experiment import Experiment
 from raysweep.orchestration.chain import Chain, chain_of
 from raysweep.orchestration.estimate import Clock
 from raysweep.orchestration.stages import Stage, StageStore
-from raysweep.presets import Experiment
 
 Changes = Mapping[str, Any]
 """Dotted settings to values."""

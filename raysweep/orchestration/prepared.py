@@ -8,13 +8,14 @@ from pathlib import Path
 
 from raysweep.config import ConfigError, digest, override
 from raysweep.data.dataset import DatasetInfo
+from raysweep.experiment import Experiment
 from raysweep.orchestration.cli import checked, experiment_from
 from raysweep.orchestration.outcome import log_name
 from raysweep.orchestration.plan import Cell, Plan, SearchSpace, Trial, make_plan
 from raysweep.orchestration.search import Search, best_cells
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
-from raysweep.presets import PRESETS, Experiment
+from raysweep.presets import PRESETS
 
 SAMPLES = 20
 """Configurations that a search tries if the user does not say."""

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from raysweep.config import ConfigError
 from raysweep.data.dataset import DatasetInfo, describe
+from raysweep.experiment import Experiment
 from raysweep.orchestration import terminal
 from raysweep.orchestration.chain import chain_of
 from raysweep.orchestration.cli import experiment_from
@@ -23,7 +24,6 @@ from raysweep.orchestration.render import materialise_in_parallel
 from raysweep.orchestration.stages import Stage, StageStore
 from raysweep.orchestration.storage import Storage
 from raysweep.orchestration.worker import Progress, Run
-from raysweep.presets import Experiment
 
 
 def run_pretraining(options: argparse.Namespace, *, methods: tuple[str, ...]) -> int:

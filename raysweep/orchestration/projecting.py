@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 
 from raysweep.evaluate.images import mosaic
+from raysweep.experiment import Experiment
 from raysweep.features.generator import pack, unpack
 from raysweep.fewshot.image_distance import Distance
 from raysweep.fewshot.latent_projection import LatentProjection, ProjectionConfig
@@ -19,7 +20,6 @@ from raysweep.orchestration.models import CODES, GENERATOR
 from raysweep.orchestration.stages import Workspace
 from raysweep.orchestration.storage import write_atomically
 from raysweep.orchestration.worker import Progress, Run
-from raysweep.presets import Experiment
 from raysweep.represent.generators import read_generator, to_uint8
 
 BATCH = 32

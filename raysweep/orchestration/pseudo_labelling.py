@@ -16,6 +16,7 @@ from raysweep.config import ConfigError, to_dict
 from raysweep.data.dataset import DatasetInfo, describe
 from raysweep.distill.manifest import MANIFEST_NAME, read_manifest
 from raysweep.distill.production import Production
+from raysweep.experiment import Experiment
 from raysweep.orchestration import terminal
 from raysweep.orchestration.chain import label_stage
 from raysweep.orchestration.cli import experiment_from
@@ -26,7 +27,6 @@ from raysweep.orchestration.render import materialise_in_parallel
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
 from raysweep.orchestration.worker import Progress
-from raysweep.presets import Experiment
 
 
 def add_flags(flags: argparse.ArgumentParser) -> None:

@@ -7,9 +7,9 @@ from rich.console import Console
 
 from raysweep.data.builtin import building, builtin_chunks, builtin_path, write_chunk
 from raysweep.data.render import DOMAINS
+from raysweep.experiment import DataConfig
 from raysweep.orchestration.storage import Storage
 from raysweep.orchestration.terminal import Throttle
-from raysweep.presets import DataConfig
 
 PROGRESS_SECONDS = 5.0
 

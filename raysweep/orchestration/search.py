@@ -19,13 +19,13 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from raysweep.config import from_dict, override, to_dict
+from raysweep.experiment import Experiment
 from raysweep.orchestration.pipeline import compute
 from raysweep.orchestration.plan import Cell, Changes, SearchSpace
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
 from raysweep.orchestration.tune import device_here, execute, failure_text, opened
 from raysweep.orchestration.worker import Run
-from raysweep.presets import Experiment
 
 STUDY = "sweep"
 SCORE, STEP, CHANGES, REPEAT = "score", "step", "changes", "repeat"

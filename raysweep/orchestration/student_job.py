@@ -14,6 +14,7 @@ from raysweep.config import ConfigError
 from raysweep.data.dataset import DatasetInfo, describe
 from raysweep.distill.rows import ShardError
 from raysweep.distill.student_config import total_steps
+from raysweep.experiment import Experiment
 from raysweep.orchestration import terminal
 from raysweep.orchestration.chain import distill_stage, evaluate_stage
 from raysweep.orchestration.cli import check_scored, checked, experiment_from
@@ -27,7 +28,6 @@ from raysweep.orchestration.stages import Stage, StageStore
 from raysweep.orchestration.storage import Storage
 from raysweep.orchestration.tune import device_here, opened, start_ray
 from raysweep.orchestration.worker import Progress, Report, Run
-from raysweep.presets import Experiment
 
 
 def add_flags(flags: argparse.ArgumentParser) -> None:

@@ -17,6 +17,7 @@ from torch import nn
 
 from raysweep import collective
 from raysweep.config import ConfigError, from_dict, to_dict
+from raysweep.experiment import Experiment
 from raysweep.orchestration.distilling import Shards, learn_student
 from raysweep.orchestration.learning import learn_representation
 from raysweep.orchestration.stages import Stage, StageStore, Workspace
@@ -24,7 +25,6 @@ from raysweep.orchestration.storage import Storage
 from raysweep.orchestration.streaming import ParallelReader
 from raysweep.orchestration.tune import opened
 from raysweep.orchestration.worker import Checkpoints, Progress, Report, Run
-from raysweep.presets import Experiment
 
 MOST_DECODERS = 4
 """Processes that decode for one worker."""

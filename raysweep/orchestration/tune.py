@@ -22,13 +22,13 @@ from ray import tune
 from raysweep.config import from_dict, to_dict
 from raysweep.data.builtin import BuiltinConfig
 from raysweep.data.dataset import Dataset, open_dataset
+from raysweep.experiment import DataConfig, Experiment
 from raysweep.orchestration.pipeline import compute
 from raysweep.orchestration.plan import Trial
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
 from raysweep.orchestration.terminal import Throttle
 from raysweep.orchestration.worker import Progress, Run
-from raysweep.presets import DataConfig, Experiment
 
 REPORT_SECONDS = 2.0
 INDEX = "index"

@@ -239,7 +239,7 @@ SCRIPT = """
     from raysweep.orchestration.storage import Storage
     from raysweep.orchestration.tune import device_here, opened
     from raysweep.orchestration.worker import Run
-    from raysweep.presets import Experiment
+    from raysweep.experiment import Experiment
 
     place, experiment, stage, step = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
     experiment = from_dict(Experiment, json.loads(experiment))
