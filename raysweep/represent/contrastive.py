@@ -18,7 +18,12 @@ Images = dict[str, torch.Tensor]
 
 
 def two_views(
-    images: torch.Tensor, *, config: RepresentConfig, step: int, device: torch.device
+    images: torch.Tensor,
+    *,
+    config: RepresentConfig,
+    step: int,
+    device: torch.device,
+    memory_format: torch.memory_format,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return two random views of each of this worker's images.
 
@@ -29,9 +34,10 @@ def two_views(
         config: the learner's settings.
         step: optimiser steps taken before this one.
         device: where the views are made.
+        memory_format: how they lie in memory.
 
     Returns:
-        Two of ``(batch / workers, 3, resolution, resolution)`` float, in channels-last memory.
+        Two of ``(batch / workers, 3, resolution, resolution)`` float.
 
     Raises:
         ValueError: the number of images is not ``batch / workers``, or training is already over.
@@ -55,7 +61,7 @@ def two_views(
         made = augment.apply_views(
             images, draw.part(own), px=config.resolution, config=config.views
         )
-        return made.contiguous(memory_format=torch.channels_last)
+        return made.contiguous(memory_format=memory_format)
 
     return view(), view()
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from raysweep import collective, rng
 from raysweep.learner import identity
+from raysweep.nets.layers import training_format
 from raysweep.nets.resnet import Trunk
 from raysweep.represent import contrastive
 from raysweep.represent.config import RepresentConfig
@@ -59,6 +60,9 @@ class Moco:
         self.config = config
         self.device = torch.device(device)
         self.query, self.key = self._build_encoder(), self._build_encoder()
+        self.memory_format = training_format(self.query, self.device)
+        for encoder in (self.query, self.key):
+            encoder.to(memory_format=self.memory_format)
         self.key.requires_grad_(False)
         self.encode = wrap(self.query)
         self.optimizer = contrastive.build_optimizer(config, [{"params": self.query.parameters()}])
@@ -79,8 +83,7 @@ class Moco:
                 dim=config.moco.dim,
                 batch_norm=config.moco.head_batch_norm,
             )
-        encoder = Encoder(trunk, head, groups=config.bn_groups)
-        return encoder.to(self.device).to(memory_format=torch.channels_last)
+        return Encoder(trunk, head, groups=config.bn_groups).to(self.device)
 
     def step(self, batch: Images) -> dict[str, torch.Tensor]:
         """Update once.
@@ -97,7 +100,11 @@ class Moco:
         """
         config = self.config
         query_view, key_view = contrastive.two_views(
-            batch["image"], config=config, step=self.steps_taken, device=self.device
+            batch["image"],
+            config=config,
+            step=self.steps_taken,
+            device=self.device,
+            memory_format=self.memory_format,
         )
         with contrastive.autocast(config, device=self.device):
             queries = F.normalize(self.encode(query_view).float(), dim=1)
@@ -125,7 +132,7 @@ class Moco:
         generator = rng.generator(self.config.seed, "shuffle", self.steps_taken)
         order = torch.randperm(self.config.batch, generator=generator).to(self.device)
         own = collective.share(order)
-        shuffled = collective.gather(views)[own].contiguous(memory_format=torch.channels_last)
+        shuffled = collective.gather(views)[own].contiguous(memory_format=self.memory_format)
         keys = collective.gather(F.normalize(self.key(shuffled).float(), dim=1))
         return keys[order.argsort()]
 

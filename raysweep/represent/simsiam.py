@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from raysweep import collective, rng
 from raysweep.learner import identity
+from raysweep.nets.layers import training_format
 from raysweep.nets.resnet import Trunk, zero_init_residuals
 from raysweep.represent import contrastive
 from raysweep.represent.config import RepresentConfig
@@ -77,6 +78,8 @@ class Simsiam:
         self.config = config
         self.device = torch.device(device)
         self.net = self._build_net()
+        self.memory_format = training_format(self.net, self.device)
+        self.net.to(memory_format=self.memory_format)
         self.forward = wrap(self.net)
         self.optimizer = contrastive.build_optimizer(
             config,
@@ -99,7 +102,7 @@ class Simsiam:
         net = Siamese(trunk, projector, predictor, groups=config.bn_groups)
         if self.device.type == "cuda" and collective.size() > 1:
             net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
-        return net.to(self.device).to(memory_format=torch.channels_last)
+        return net.to(self.device)
 
     def step(self, batch: Images) -> dict[str, torch.Tensor]:
         """Update once.
@@ -115,7 +118,11 @@ class Simsiam:
         """
         config = self.config
         views = contrastive.two_views(
-            batch["image"], config=config, step=self.steps_taken, device=self.device
+            batch["image"],
+            config=config,
+            step=self.steps_taken,
+            device=self.device,
+            memory_format=self.memory_format,
         )
         with contrastive.autocast(config, device=self.device):
             outputs = self.forward(*views)
