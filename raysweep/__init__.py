@@ -12,5 +12,6 @@ An image travels through the folders in this order::
     evaluate     dataset-level IoU, protocols, Frechet distance, tables beside the papers'
 
 Below them are the networks they share (``nets``); above them ``experiment``, ``presets`` and
-the one folder that knows Ray and MLflow (``orchestration``). Imports point down this list, never up.
+the one folder that knows Ray and MLflow (``orchestration``). Imports point down this list, never
+up.
 """

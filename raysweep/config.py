@@ -129,8 +129,9 @@ def _parse(text: str, kind: Any) -> Any:
 
 def _check_name(config: Config, name: str) -> None:
     names = list(flatten(config))
-    if name in names:
-        return
+    is_section = any(known.startswith(f"{name}.") for known in names)
+    if name in names or (is_section and type(None) in get_args(annotation(config, name))):
+        return  # a section as a whole only if it may be left out
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}?" if close else f"known names: {', '.join(names)}"
     raise ConfigError(f"unknown setting {name!r}; {hint}")

@@ -13,6 +13,7 @@ from raysweep.distill.labelling import LabelConfig
 from raysweep.distill.student_config import StudentConfig
 from raysweep.fewshot.latent_projection import ProjectionConfig
 from raysweep.fewshot.projector import FitConfig
+from raysweep.fewshot.segmentors import SegmentorConfig
 from raysweep.represent.config import RepresentConfig
 
 
@@ -41,6 +42,8 @@ class EvaluateConfig(Config):
         px: side in pixels to which all predictions are upsampled before scoring.
         protocol: ``held_out`` picks the checkpoint on the validation split and reports the test
             split; ``five_folds`` is DatasetGAN's protocol on the test split.
+        annotator: score the annotator of gradient matching, on codes found for the images, in
+            place of the segmentor, on the images; read if ``fit.method`` is ``matching``.
         absent: what a class counts that occurs neither in truth nor prediction: ``zero`` as in
             the papers, or ``skip``.
         images: number of fixed test images in the picture of predictions.
@@ -48,6 +51,7 @@ class EvaluateConfig(Config):
 
     px: int = Field(64, gt=0)
     protocol: Literal["held_out", "five_folds"] = "held_out"
+    annotator: bool = False
     absent: Literal["zero", "skip"] = "zero"
     images: int = Field(8, gt=0)
 
@@ -62,6 +66,8 @@ class Experiment(Config):
         annotated: directory made by ``jobs/generate.py --to-label``, with masks: the labelled
             images of a generative representation, on a file system that every worker sees. None
             takes the dataset's own labelled images, looked for in the generator.
+        trunk: what gradient matching's DeepLabV3 starts from, a trunk trained by a contrastive
+            method or given as weights; None: random weights.
         fit: the projector.
         distilled: whether a student is scored in place of the projector. The projector's last
             candidate is its teacher: no labelled image but the few shots helps to choose it.
@@ -74,6 +80,7 @@ class Experiment(Config):
     pretrain: RepresentConfig = RepresentConfig()
     project: ProjectionConfig = ProjectionConfig()
     annotated: str | None = None
+    trunk: RepresentConfig | None = None
     fit: FitConfig = FitConfig()
     distilled: bool = False
     label: LabelConfig = LabelConfig()
@@ -115,6 +122,37 @@ class Experiment(Config):
         return self
 
     @model_validator(mode="after")
+    def _matching_has_what_it_needs(self) -> Experiment:
+        matching = self.fit.matching
+        if self.fit.method != "matching":
+            if self.trunk is not None:
+                raise ConfigError(
+                    f"trunk: only read by fit.method = 'matching', not {self.fit.method!r}; the "
+                    "representation is set by pretrain"
+                )
+            return self
+        if not self.pretrain.generative:
+            raise ConfigError(
+                f"fit.method = 'matching': learns to label a generator's images, and "
+                f"pretrain.method = {self.pretrain.method!r} has none; take stylegan2, stylegan1 "
+                "or generator"
+            )
+        if self.trunk is not None:
+            _check_trunk(self.trunk, matching.segmentor)
+        scored_by_annotator = self.distilled or self.evaluate.annotator
+        if scored_by_annotator and not matching.annotates:
+            raise ConfigError(
+                f"fit.matching.objective = {matching.objective!r}: trains no annotator; set "
+                "distilled=false and evaluate.annotator=false"
+            )
+        if not scored_by_annotator and not matching.segments:
+            raise ConfigError(
+                f"fit.matching.objective = {matching.objective!r}: trains no segmentor; set "
+                "distilled=true or evaluate.annotator=true"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _teacher_takes_the_images(self) -> Experiment:
         if not self.distilled:
             return self
@@ -131,3 +169,25 @@ class Experiment(Config):
                 "number of classes kept per pixel, or student.loss=hard"
             )
         return self
+
+
+def _check_trunk(trunk: RepresentConfig, segmentor: SegmentorConfig) -> None:
+    """Check that a segmentor can start from a trunk.
+
+    Raises:
+        ConfigError: they do not fit.
+    """
+    if trunk.generative or trunk.method == "rgb":
+        raise ConfigError(
+            f"trunk.method = {trunk.method!r} leaves no trunk; take moco, simsiam or weights"
+        )
+    name = trunk.trunk.name
+    fits = segmentor.network == f"deeplab_{name}"
+    if name == "thin":
+        fits = fits and segmentor.thin.trunk_width == trunk.trunk.width
+    if not fits:
+        raise ConfigError(
+            f"trunk.trunk.name = {name!r}, width {trunk.trunk.width}: "
+            f"fit.matching.segmentor.network = {segmentor.network!r} does not start from it; "
+            f"take 'deeplab_{name}' of that width, or no trunk"
+        )

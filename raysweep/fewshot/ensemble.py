@@ -34,23 +34,6 @@ class Ensemble(nn.Module):
         """Return the scores of all members: ``(members, batch, classes, px, px)``."""
         return torch.stack([member(levels, px) for member in self.members])
 
-    @torch.no_grad()
-    def annotate(
-        self, levels: Sequence[torch.Tensor], px: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Label images and say how certain the labels are.
-
-        Args:
-            levels: maps ``(batch, channel_l, height_l, width_l)``, shallow to deep.
-            px: side of the result.
-
-        Returns:
-            Labels ``(batch, px, px)`` uint8 and the members' disagreement ``(batch, px, px)``
-            float32, at least 0: see :func:`vote` and :func:`jensen_shannon`.
-        """
-        logits = self(levels, px).float()
-        return vote(logits).byte(), jensen_shannon(logits.softmax(2))
-
 
 class Majority(nn.Module):
     """An ensemble as one annotator, whose scores are the members' votes.
@@ -80,18 +63,6 @@ def votes(logits: torch.Tensor) -> torch.Tensor:
     chosen = logits.argmax(2).movedim(0, 1)
     counts = torch.zeros(logits.shape[1:], dtype=torch.int32, device=logits.device)
     return counts.scatter_add_(1, chosen, torch.ones_like(chosen, dtype=torch.int32))
-
-
-def vote(logits: torch.Tensor) -> torch.Tensor:
-    """Return the label that most members choose; of several such labels the smallest.
-
-    Args:
-        logits: ``(members, batch, classes, height, width)``.
-
-    Returns:
-        ``(batch, height, width)`` int64.
-    """
-    return votes(logits).argmax(1)
 
 
 def jensen_shannon(probabilities: torch.Tensor) -> torch.Tensor:

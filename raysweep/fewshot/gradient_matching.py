@@ -109,6 +109,8 @@ class GradientMatching:
 
     def _phases(self) -> list[Phase]:
         config, first = self.config, self.config.before
+        if config.objective == "supervised":
+            return [Phase("segmentor", self.segmentor, 1, 0, math.inf, self._supervised)]
         annotate = {
             "matching": self._match,
             "maml": self._meta,
@@ -257,6 +259,23 @@ class GradientMatching:
         """Return images for the segmentor and the annotator's soft labels, with their graph."""
         images, levels = self.inputs.draw("annotator", self.steps_taken)
         return images, self.annotator.train()(levels, self.px).softmax(1)
+
+    def results(self) -> dict[str, torch.Tensor]:
+        """Return copies of the tensors of what is learnt, contiguous and on the CPU.
+
+        Their names begin with ``annotator.`` and ``segmentor.``, whichever are results.
+        """
+        config = self.config
+        networks: dict[str, nn.Module] = {}
+        if config.annotates:
+            networks["annotator"] = self.annotator
+        if config.segments:
+            networks["segmentor"] = self.segmentor
+        return {
+            f"{part}.{name}": tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for part, network in networks.items()
+            for name, tensor in network.state_dict().items()
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that changes while training."""

@@ -26,7 +26,6 @@ __all__ = [
     "latent_statistics",
     "learning_rate",
     "noise_regulariser",
-    "project",
     "renormalise",
 ]
 
@@ -231,44 +230,3 @@ class LatentProjection:
         ws = self.w.detach().repeat(1, self.num_ws // self.w.shape[1], 1)
         noise = [level.detach().clone() for level in self.noise]
         return Projection(ws, noise, self.losses[: self.steps_taken].clone())
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything that changes."""
-        return {
-            "w": self.w.detach(),
-            "noise": [level.detach() for level in self.noise],
-            "optimizer": self.optimizer.state_dict(),
-            "losses": self.losses,
-            "steps_taken": self.steps_taken,
-        }
-
-    @torch.no_grad()
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state made by :meth:`state_dict`."""
-        for own, saved in zip([self.w, *self.noise], [state["w"], *state["noise"]], strict=True):
-            own.copy_(saved)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.losses.copy_(state["losses"])
-        self.steps_taken = state["steps_taken"]
-
-
-def project(
-    generator: LatentGenerator,
-    targets: torch.Tensor,
-    *,
-    distance: Distance,
-    config: ProjectionConfig,
-    first: int = 0,
-) -> Projection:
-    """Project images, on their device; the arguments are those of :class:`LatentProjection`."""
-    search = LatentProjection(
-        config,
-        generator=generator,
-        targets=targets,
-        distance=distance,
-        device=targets.device,
-        first=first,
-    )
-    for _ in range(config.steps):
-        search.step()
-    return search.projection()

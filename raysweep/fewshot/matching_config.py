@@ -17,12 +17,13 @@ from raysweep.fewshot.segmentors import Block, SegmentorConfig
 from raysweep.nets.fpn import FpnConfig
 from raysweep.nets.gans import Generator
 
-Objective = Literal["matching", "maml", "pseudo_labels", "inversion"]
+Objective = Literal["matching", "maml", "pseudo_labels", "inversion", "supervised"]
 State = Literal["trained", "reinitialised", "pretrained", "scratch", "fixed", "pretrained_fixed"]
-READ_BY_ALL = {"objective", "annotator", "layers", "annotator_interval", "annotator_lr", "momentum"}
-READ_BY_ALL |= {"optimizer", "lr_floor", "labelled_batch", "resolution", "clean_pixels", "steps"}
-READ_BY_ALL |= {"checkpoints", "seed"}
-READ_WITH_IMAGES = {"segmentor", "generated_batch", "psi", "cutoff", "augment"}
+READ_BY_ALL = {"objective", "momentum", "optimizer", "lr_floor", "labelled_batch", "resolution"}
+READ_BY_ALL |= {"clean_pixels", "steps", "checkpoints", "seed"}
+READ_BY_ANNOTATOR = {"annotator", "layers", "annotator_interval", "annotator_lr"}
+READ_WITH_IMAGES = {"segmentor", "augment"}
+READ_WITH_GENERATED = {"generated_batch", "psi", "cutoff"}
 READ_BY_PAIR = {"block", "state", "segmentor_interval", "segmentor_lr"}
 
 
@@ -35,7 +36,8 @@ class MatchingConfig(Config):
             ``maml``: the labelled loss after inner steps on these (LAGM algorithm 2);
             ``pseudo_labels``: cross-entropy with the labels that a segmentor, trained before on the
             labelled images, gives to generated ones (table C.6); ``inversion``: cross-entropy on
-            the codes found for the labelled images (table C.5).
+            the codes found for the labelled images (table C.5). ``supervised`` trains no
+            annotator, but the segmentor on the labelled images alone (table C.11).
         annotator: sizes of the feature pyramid.
         layers: names of the generator's modules that the annotator reads, fine to coarse; the
             output of every block if left out.
@@ -117,10 +119,20 @@ class MatchingConfig(Config):
         return self
 
     @property
+    def annotates(self) -> bool:
+        """Whether an annotator is trained."""
+        return self.objective != "supervised"
+
+    @property
+    def segments(self) -> bool:
+        """Whether the segmentor is a result: by itself or together with the annotator."""
+        return self.objective in ("matching", "maml", "supervised")
+
+    @property
     def before(self) -> int:
         """Steps of pretraining."""
         pseudo = self.objective == "pseudo_labels"
-        states = self.objective != "inversion" and self.state.startswith("pretrained")
+        states = self.objective in ("matching", "maml") and self.state.startswith("pretrained")
         return self.pretrain_steps if pseudo or states else 0
 
     @property
@@ -131,8 +143,14 @@ class MatchingConfig(Config):
     def relevant(self) -> dict[str, Any]:
         """Return only the settings that the objective reads: what a stage's key is made of."""
         read = set(READ_BY_ALL)
+        if self.annotates:
+            read |= READ_BY_ANNOTATOR
         if self.objective != "inversion":
             read |= READ_WITH_IMAGES
+        if self.annotates and self.objective != "inversion":
+            read |= READ_WITH_GENERATED
+        if self.objective == "supervised":
+            read.add("segmentor_lr")
         if self.objective in ("matching", "maml"):
             read |= READ_BY_PAIR
         if self.objective == "matching":

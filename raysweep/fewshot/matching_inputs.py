@@ -11,8 +11,8 @@ from raysweep.data.augment import standardise
 from raysweep.data.joint import draw_joint, move_images, move_planes, swap_pairs
 from raysweep.data.sampling import batch_indices
 from raysweep.fewshot.generated import GeneratedImages, Made
+from raysweep.fewshot.inputs import clean_masks, resized_masks
 from raysweep.fewshot.matching_config import Labelled, MatchingConfig
-from raysweep.fewshot.projector import clean_masks, resized_masks
 from raysweep.learner import Batch
 from raysweep.nets.fpn import resize
 from raysweep.nets.gans import Generator

@@ -17,10 +17,12 @@ from torch.nn import functional as F
 
 from raysweep import rng
 from raysweep.config import Config, ConfigError, to_dict
-from raysweep.data.augment import normalise
 from raysweep.data.joint import JointConfig, joint
 from raysweep.data.sampling import batch_indices
 from raysweep.features.representation import Representation
+from raysweep.fewshot import matching_config
+from raysweep.fewshot.inputs import clean_masks, prepared, resized_masks
+from raysweep.fewshot.matching_config import MatchingConfig
 from raysweep.fewshot.pixel_classifier import PixelFitConfig
 from raysweep.learner import Batch, identity
 from raysweep.nets.projectors import ProjectorConfig, build_projector
@@ -35,7 +37,9 @@ class FitConfig(Config):
     Attributes:
         method: ``projector`` fits one network on whole images; ``pixel_ensemble`` DatasetGAN's
             ten MLPs on single pixels, which reads only ``layers``, ``resolution``,
-            ``clean_pixels`` and ``pixel``.
+            ``clean_pixels`` and ``pixel``; ``matching`` an annotator of a generator's images,
+            which reads only ``matching``.
+        matching: settings of gradient matching and its rivals.
         pixel: settings of the ensemble.
         projector: the architecture.
         layers: names of the generator's modules whose outputs are the features, fine to coarse;
@@ -57,7 +61,8 @@ class FitConfig(Config):
         seed: seed of weights, order and augmentation.
     """
 
-    method: Literal["projector", "pixel_ensemble"] = "projector"
+    method: Literal["projector", "pixel_ensemble", "matching"] = "projector"
+    matching: MatchingConfig = MatchingConfig()
     pixel: PixelFitConfig = PixelFitConfig()
     projector: ProjectorConfig = ProjectorConfig()
     layers: tuple[str, ...] | None = None
@@ -91,8 +96,10 @@ class FitConfig(Config):
     def relevant(self) -> dict[str, Any]:
         """Return only the settings that the method reads: what a stage's key is made of."""
         data = to_dict(self)
+        if self.method == "matching":
+            return {"method": self.method, "matching": self.matching.relevant()}
         if self.method == "projector":
-            return {key: value for key, value in data.items() if key != "pixel"}
+            return {key: value for key, value in data.items() if key not in ("pixel", "matching")}
         return {key: data[key] for key in ("method", *READ_BY_ENSEMBLE)}
 
 
@@ -103,6 +110,8 @@ def candidate_steps(config: FitConfig) -> tuple[int, ...]:
     """
     if config.method == "pixel_ensemble":
         return (0,)
+    if config.method == "matching":
+        return matching_config.candidate_steps(config.matching)
     count = config.checkpoints
     return tuple(config.steps * (index + 1) // count for index in range(count))
 
@@ -111,23 +120,6 @@ def learning_rate(step: int, *, config: FitConfig) -> float:
     """Return the learning rate of a step: half a cosine from ``lr`` to ``lr * lr_floor``."""
     floor = config.lr * config.lr_floor
     return floor + (config.lr - floor) * 0.5 * (1 + math.cos(math.pi * step / config.steps))
-
-
-def clean_masks(masks: torch.Tensor, pixels: int) -> torch.Tensor:
-    """Give classes with fewer than ``pixels`` pixels in a mask to the background.
-
-    Args:
-        masks: ``(count, height, width)`` uint8.
-        pixels: the smallest area that is kept; 0 keeps all.
-
-    Source: DatasetGAN's released training code, with 30 pixels.
-    """
-    if pixels == 0 or not len(masks):
-        return masks
-    flat = masks.flatten(1).long()
-    area = flat.new_zeros(len(masks), 256)
-    area.scatter_add_(1, flat, torch.ones_like(flat))
-    return torch.where((area < pixels).gather(1, flat).view_as(masks), 0, masks)
 
 
 def fit_batch(inputs: torch.Tensor, masks: torch.Tensor, *, step: int, config: FitConfig) -> Batch:
@@ -284,21 +276,3 @@ def predict(
         scores = F.interpolate(scores, size=size, mode="bilinear", align_corners=False)
         labels.append(scores.argmax(1).to("cpu", torch.uint8))
     return torch.cat(labels)
-
-
-def prepared(representation: Representation, inputs: torch.Tensor, px: int) -> torch.Tensor:
-    """Return what a representation takes: images squeezed and normalised, codes as they are."""
-    if representation.takes_codes:
-        return inputs
-    return normalise(inputs if inputs.shape[-2:] == (px, px) else _squeeze(inputs, px))
-
-
-def resized_masks(masks: torch.Tensor, px: int) -> torch.Tensor:
-    """Return uint8 masks ``(count, height, width)`` at another size: nearest label, int64."""
-    resized = F.interpolate(masks[:, None], size=(px, px), mode="nearest-exact")
-    return resized[:, 0].long()
-
-
-def _squeeze(images: torch.Tensor, px: int) -> torch.Tensor:
-    resized = F.interpolate(images.float(), size=(px, px), mode="bilinear", antialias=True)
-    return resized.round().clamp(0, 255).byte()

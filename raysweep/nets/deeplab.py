@@ -6,6 +6,7 @@ with which DatasetGAN, GanOrCon, DDPM-seg and LAGM start, is loaded into ``backb
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -13,6 +14,7 @@ from pydantic import Field, field_validator
 from torch import nn
 from torch.nn import functional as F
 from torchvision.models import segmentation
+from torchvision.models.resnet import BasicBlock
 from torchvision.models.segmentation.deeplabv3 import ASPP
 
 from raysweep import rng
@@ -32,11 +34,14 @@ class ThinConfig(Config):
         head_width: channels of every branch of the pyramid and of the head (256 in the paper).
         rates: dilations of the pyramid's 3x3 branches in pixels of a map of 1/8 of the input (12,
             24, 36 in the paper, for 512 px).
+        output_stride: downsampling of the last stage; below 8, later stages are dilated and not
+            strided (Chen et al. 2017, section 3), for images of few pixels.
     """
 
     trunk_width: int = Field(default=16, ge=1)
     head_width: int = Field(default=32, ge=1)
     rates: tuple[int, ...] = (2, 4, 6)
+    output_stride: Literal[1, 2, 4, 8] = 8
 
     @field_validator("rates")
     @classmethod
@@ -149,10 +154,11 @@ class DeepLab(nn.Module):
 class ThinBackbone(Trunk):
     """The thin trunk with the interface of torchvision's segmentation backbones.
 
-    The stem has stride 1, so that the last stage has 1/8 of the input's size, as in DeepLabV3.
+    The stem has stride 1, so that the last stage has at least 1/8 of the input's size, as in
+    DeepLabV3.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, output_stride: int) -> None:
         trunk = build_trunk(TrunkConfig(name="thin", width=width))
         super().__init__(
             trunk.config,
@@ -162,10 +168,28 @@ class ThinBackbone(Trunk):
             channels=trunk.channels,
         )
         self.set_stem_stride(1)
+        _dilate([trunk.layer2, trunk.layer3, trunk.layer4], output_stride)
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:  # type: ignore[override]
-        """Map ``(batch, 3, height, width)`` to ``{"out": (batch, 8 width, h / 8, w / 8)}``."""
+        """Map ``(batch, 3, h, w)`` to ``{"out": (batch, 8 width, h / stride, w / stride)}``."""
         return {"out": self.stages(images)[-1]}
+
+
+def _dilate(layers: Sequence[nn.Module], output_stride: int) -> None:
+    """Replace the strides of the last stages, one basic block each, by dilation."""
+    stride, dilation = 1, 1
+    for layer in layers:
+        block = layer.get_submodule("0")
+        assert isinstance(block, BasicBlock)
+        before = dilation
+        if stride < output_stride:
+            stride *= 2
+        else:
+            dilation *= 2
+            for strided in (block.conv1, block.downsample[0]):
+                strided.stride = (1, 1)
+        for conv, rate in ((block.conv1, before), (block.conv2, dilation)):
+            conv.dilation = conv.padding = (rate, rate)
 
 
 def build_deeplab(
@@ -187,7 +211,8 @@ def build_deeplab(
 
 
 def _thin(config: ThinConfig, num_classes: int) -> DeepLab:
-    backbone, width = ThinBackbone(config.trunk_width), config.head_width
+    backbone = ThinBackbone(config.trunk_width, output_stride=config.output_stride)
+    width = config.head_width
     classifier = nn.Sequential(
         ASPP(backbone.channels[-1], list(config.rates), width),
         nn.Conv2d(width, width, 3, padding=1, bias=False),

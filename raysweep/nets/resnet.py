@@ -1,7 +1,8 @@
 """Residual trunks whose four stages are readable one by one.
 
-``resnet18`` and ``resnet50`` are torchvision's, tensor names included. ``thin`` is a small one for
-small images and small machines: a 3x3 stem without max-pooling and one basic block per stage.
+``resnet18``, ``resnet50`` and ``resnet101`` are torchvision's, tensor names included. ``thin`` is a
+small one for small images and small machines: a 3x3 stem without max-pooling and one basic block
+per stage.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ STAGE_STRIDE = 8
 class TrunkConfig(Config):
     """Which trunk; ``width`` is the channel count of the first stage of ``thin``."""
 
-    name: Literal["thin", "resnet18", "resnet50"] = "thin"
+    name: Literal["thin", "resnet18", "resnet50", "resnet101"] = "thin"
     width: int = Field(default=16, ge=1)
 
     @model_validator(mode="after")
@@ -89,7 +90,7 @@ class Trunk(nn.Module):
         Returns:
             Four maps ``(batch, channels[i], height_i, width_i)``, each half the size of the one
             before. With stem stride 1, conv2_x has the input's size in ``thin`` and half of it in
-            ``resnet18`` and ``resnet50``, which pool.
+            the others, which pool.
 
         Raises:
             ValueError: the input is smaller than :attr:`minimum_px`.
@@ -128,7 +129,7 @@ def build_trunk(config: TrunkConfig) -> Trunk:
     if config.name == "thin":
         return _thin(config)
     net = getattr(torchvision.models, config.name)(weights=None)
-    wide = 64 * (Bottleneck.expansion if config.name == "resnet50" else BasicBlock.expansion)
+    wide = 64 * (BasicBlock.expansion if config.name == "resnet18" else Bottleneck.expansion)
     return Trunk(
         config,
         stem=net.conv1,

@@ -16,6 +16,7 @@ from raysweep.experiment import DataConfig, EvaluateConfig, Experiment
 from raysweep.orchestration.annotated import annotations_of
 from raysweep.orchestration.distances import check_distance
 from raysweep.orchestration.stages import Stage
+from raysweep.represent.config import RepresentConfig
 from raysweep.represent.gan_weights import GENERATOR
 
 VERSIONS = {"pretrain": 1, "project": 1, "fit": 1, "label": 1, "distill": 1, "evaluate": 2}
@@ -37,7 +38,8 @@ class Chain:
         pretrain: the representation.
         projections: split to the search for its images in a generator; empty for representations
             that take images as they are. Annotated samples are not looked for.
-        fit: the projector on it.
+        trunk: what a segmentor starts from, if anything.
+        fit: the projector on it, or the annotator.
         evaluate: the scores of the projector, or of the student.
         label: what the projector's last candidate says of many images; if distilled.
         distill: the student; if distilled.
@@ -49,6 +51,7 @@ class Chain:
     evaluate: Stage
     label: Stage | None = None
     distill: Stage | None = None
+    trunk: Stage | None = None
 
     @property
     def model(self) -> Stage:
@@ -57,8 +60,9 @@ class Chain:
 
     def __iter__(self) -> Iterator[Stage]:
         """Iterate over the stages in the order in which they are computed."""
-        yield from (self.pretrain, *self.projections.values(), self.fit)
-        yield from (stage for stage in (self.label, self.distill) if stage is not None)
+        yield from (self.pretrain, *self.projections.values())
+        later = (self.trunk, self.fit, self.label, self.distill)
+        yield from (stage for stage in later if stage is not None)
         yield self.evaluate
 
 
@@ -69,7 +73,10 @@ def chain_of(experiment: Experiment, fingerprint: str) -> Chain:
         ConfigError: a file that it names cannot be used.
     """
     data, images = experiment.data, {"data": fingerprint}
-    pretrain = _pretrain(experiment, images)
+    pretrain = pretrain_stage(experiment.pretrain, images, px=data.px)
+    trunk = None
+    if experiment.trunk is not None:
+        trunk = pretrain_stage(experiment.trunk, images, px=data.px)
     labelled = {"shots": data.shots, "draw": data.draw}
     projections: dict[Split, Stage] = {}
     if experiment.pretrain.generative:
@@ -83,6 +90,7 @@ def chain_of(experiment: Experiment, fingerprint: str) -> Chain:
             )
     found = {f"{split} codes": stage.key for split, stage in projections.items()}
     train = {k: v for k, v in found.items() if "train" in k}
+    train |= {} if trunk is None else {"trunk": trunk.key}
     fit = Stage(
         "fit",
         {"fit": experiment.fit.relevant(), "px": data.px} | labelled,
@@ -95,19 +103,23 @@ def chain_of(experiment: Experiment, fingerprint: str) -> Chain:
             experiment.student, {"label": label.key, "data": fingerprint}, data=data
         )
         evaluate = evaluate_stage(experiment.evaluate, {"distill": distill.key} | images)
-        return Chain(pretrain, projections, fit, evaluate, label, distill)
+        return Chain(pretrain, projections, fit, evaluate, label, distill, trunk)
     codes = {k: v for k, v in found.items() if "train" not in k}
     evaluate = evaluate_stage(experiment.evaluate, {"fit": fit.key} | images | codes)
-    return Chain(pretrain, projections, fit, evaluate)
+    return Chain(pretrain, projections, fit, evaluate, trunk=trunk)
 
 
 def _looked_for(experiment: Experiment) -> tuple[Split, ...]:
     """Return the splits whose images are to be found in the generator."""
     # a student takes images: only the labelled ones must be found
     splits = ("train",) if experiment.distilled else SPLITS[experiment.evaluate.protocol]
-    if experiment.annotated is None:
-        return splits
-    return tuple(split for split in splits if split != "train")  # their codes are known
+    matching = experiment.fit.matching if experiment.fit.method == "matching" else None
+    if matching is not None and not experiment.evaluate.annotator:
+        splits = ("train",)
+    are_known = experiment.annotated is not None
+    if are_known or (matching is not None and matching.objective != "inversion"):
+        splits = tuple(split for split in splits if split != "train")
+    return splits
 
 
 def _annotated(experiment: Experiment, pretrain: Stage) -> dict[str, str]:
@@ -152,14 +164,27 @@ def distill_stage(config: StudentConfig, inputs: Mapping[str, str], *, data: Dat
 
 def evaluate_stage(config: EvaluateConfig, inputs: Mapping[str, str]) -> Stage:
     """Return the stage of a model's scores."""
-    return Stage("evaluate", {"evaluate": to_dict(config)}, inputs, VERSIONS["evaluate"])
+    settings = to_dict(config)
+    if not config.annotator:  # of a segmentor, a student or a projector, which have no other
+        del settings["annotator"]
+    return Stage("evaluate", {"evaluate": settings}, inputs, VERSIONS["evaluate"])
 
 
-def _pretrain(experiment: Experiment, images: dict[str, str]) -> Stage:
-    config, represent = experiment.pretrain, experiment.pretrain.relevant()
-    px: dict[str, int] = {}  # a generator reads images at its own resolution
+def pretrain_stage(config: RepresentConfig, images: dict[str, str], *, px: int) -> Stage:
+    """Return the stage of a representation, or of a trunk.
+
+    Args:
+        config: what is trained or read.
+        images: fingerprint of the dataset.
+        px: side at which a contrastive method reads images; a generator has its own.
+
+    Raises:
+        ConfigError: a file that it names cannot be used.
+    """
+    represent = config.relevant()
+    read_at: dict[str, int] = {}
     if config.contrastive or config.method == "random":
-        px = {"px": experiment.data.px}
+        read_at = {"px": px}
     elif not config.trains_generator:
         images = {}
     if config.method == "weights":  # the content of a file, not its path
@@ -169,7 +194,7 @@ def _pretrain(experiment: Experiment, images: dict[str, str]) -> Stage:
         represent["weights"] = file_digest("pretrain.weights", str(place))
     if config.trains_generator and config.gan.inception is not None:
         represent["gan"]["inception"] = file_digest("pretrain.gan.inception", config.gan.inception)
-    return Stage("pretrain", {"represent": represent} | px, images, VERSIONS["pretrain"])
+    return Stage("pretrain", {"represent": represent} | read_at, images, VERSIONS["pretrain"])
 
 
 def _searched(experiment: Experiment) -> dict[str, Any]:

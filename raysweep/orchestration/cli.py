@@ -18,11 +18,18 @@ from raysweep.data.render import DOMAINS
 from raysweep.evaluate.protocols import FOLDS
 from raysweep.experiment import Experiment
 from raysweep.orchestration.generative import check_images
+from raysweep.orchestration.prices import ONE_LINE
 from raysweep.presets import PRESETS
 from raysweep.represent.gan_weights import imported_config
 from raysweep.represent.weights import load_trunk
 
-FILES = ("data.source", "pretrain.weights", "pretrain.gan.inception", "project.weights")
+FILES = (
+    "data.source",
+    "pretrain.weights",
+    "pretrain.gan.inception",
+    "project.weights",
+    "trunk.weights",
+)
 """Settings that hold a path; workers run in other directories, so it is made absolute."""
 
 
@@ -43,16 +50,24 @@ def parser(description: str, *, sweep: bool = False) -> argparse.ArgumentParser:
 
 
 def experiment_from(
-    options: argparse.Namespace, changes: Mapping[str, Any] | None = None
+    options: argparse.Namespace,
+    changes: Mapping[str, Any] | None = None,
+    *,
+    presets: Mapping[str, Callable[[], Experiment]] = PRESETS,
 ) -> Experiment:
     """Return the preset with a job's own changes, ``--data`` and ``--set`` applied.
+
+    Args:
+        options: parsed flags.
+        changes: dotted settings that the job changes of the preset.
+        presets: those that ``--preset`` chooses from.
 
     Raises:
         ConfigError: preset, setting or value is not one that exists.
     """
-    if options.preset not in PRESETS:
-        raise ConfigError(f"--preset {options.preset!r}: allowed are {', '.join(PRESETS)}")
-    experiment = PRESETS[options.preset]()
+    if options.preset not in presets:
+        raise ConfigError(f"--preset {options.preset!r}: allowed are {', '.join(presets)}")
+    experiment = presets[options.preset]()
     data = {} if options.data is None else {"data.source": options.data}
     changes = {**(changes or {}), **data, **parse_assignments(experiment, options.assignments)}
     for name in FILES:
@@ -69,8 +84,9 @@ def checked(experiment: Experiment) -> DatasetInfo:
     """
     data, represent = experiment.data, experiment.pretrain
     info = describe(data.source, builtin=data.builtin)
-    if represent.method == "weights":
-        load_trunk(Path(str(represent.weights)), represent.trunk)
+    for used in (represent, experiment.trunk):
+        if used is not None and used.method == "weights":
+            load_trunk(Path(str(used.weights)), used.trunk)
     if represent.method == "generator":
         imported_config(str(represent.weights))
     if represent.trains_generator:
@@ -175,6 +191,12 @@ def _add_sweep(flags: argparse.ArgumentParser) -> None:
         type=_positive,
         metavar="N",
         help="repeats per cell (default: the preset's)",
+    )
+    flags.add_argument(
+        "--prices",
+        metavar="FILE",
+        help="with --dry-run: add what it would cost; FILE (YAML or JSON) says what an hour of a "
+        f"type of machine costs, e.g. {ONE_LINE}",
     )
 
 

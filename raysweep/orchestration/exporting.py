@@ -23,7 +23,7 @@ from raysweep.orchestration.mlflow_client import (
     experiment_id,
     tracked_by_default,
 )
-from raysweep.orchestration.models import StudentModel
+from raysweep.orchestration.models import SegmentorModel
 from raysweep.orchestration.prediction import find_model
 from raysweep.orchestration.storage import Storage
 
@@ -68,7 +68,7 @@ def run_export(options: argparse.Namespace) -> int:
     storage = Storage(options.storage)
     chosen = find_model(storage, options.model)
     model, candidate = chosen.model, chosen.candidate
-    if not isinstance(model, StudentModel):
+    if not isinstance(model, SegmentorModel):
         raise ConfigError(
             f"--model {options.model!r} is a projector on a representation; only students are "
             "exported: distil it (jobs/distill.py) and give distill/KEY"
@@ -76,7 +76,7 @@ def run_export(options: argparse.Namespace) -> int:
     console = terminal.console()
     model.load(candidate)
     student = Exported(model.network.to("cpu")).eval()
-    px = model.config.resolution
+    px = model.px
     generator = rng.generator(0, "export")
     example = torch.randint(0, 256, (IMAGES, 3, px, px), generator=generator).float()
     if options.dry_run:
@@ -168,7 +168,7 @@ def _register(
     name: str,
     student: nn.Module,
     example: torch.Tensor,
-    model: StudentModel,
+    model: SegmentorModel,
     candidate: int,
 ) -> None:
     """Log the student as an MLflow model, with its signature and an input, and register it."""

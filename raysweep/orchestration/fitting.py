@@ -17,18 +17,12 @@ from raysweep.evaluate.metrics import confusion, scores
 from raysweep.experiment import Experiment
 from raysweep.features.representation import Representation
 from raysweep.fewshot.ensemble import Majority
+from raysweep.fewshot.inputs import clean_masks, prepared, resized_masks
 from raysweep.fewshot.pixel_classifier import PixelBatches, PixelEnsembleFit
-from raysweep.fewshot.projector import (
-    ProjectorFit,
-    candidate_steps,
-    clean_masks,
-    fit_batch,
-    predict,
-    prepared,
-    resized_masks,
-)
+from raysweep.fewshot.projector import ProjectorFit, candidate_steps, fit_batch, predict
 from raysweep.orchestration.annotated import annotations_of, read_lineage
 from raysweep.orchestration.chain import Chain
+from raysweep.orchestration.matching import fit_by_matching
 from raysweep.orchestration.models import read_codes, representation_of
 from raysweep.orchestration.stages import Workspace
 from raysweep.orchestration.storage import write_atomically
@@ -45,6 +39,28 @@ def fit(
     dataset = run_with.dataset
     names, masks = _labelled(experiment, chain, run_with)
     inputs = inputs_of("train", experiment, chain, run_with)
+    if experiment.fit.method == "matching":
+        curve = fit_by_matching(experiment, chain, workspace, run_with, inputs, masks)
+    else:
+        curve = _fit_on_features(experiment, chain, workspace, run_with, inputs, masks)
+    write_atomically(workspace.path / "curve.json", json.dumps(curve, indent=1).encode())
+    info = json.dumps(to_dict(dataset.info), indent=1)
+    write_atomically(workspace.path / "dataset.json", info.encode())
+    labelled_by = "dataset"
+    if experiment.annotated is not None:
+        labelled_by = read_lineage(Path(experiment.annotated)).labelled_by
+    return {**curve[-1], "labelled": list(names), "labelled_by": labelled_by}
+
+
+def _fit_on_features(
+    experiment: Experiment,
+    chain: Chain,
+    workspace: Workspace,
+    run_with: Run,
+    inputs: torch.Tensor,
+    masks: torch.Tensor,
+) -> Curve:
+    """Fit a projector or an ensemble on the frozen representation."""
     fitting = _Fitting(
         experiment,
         chain,
@@ -55,14 +71,7 @@ def fit(
         ),
     )
     is_projector = experiment.fit.method == "projector"
-    curve = (fitting.projector if is_projector else fitting.ensemble)(inputs, masks)
-    write_atomically(workspace.path / "curve.json", json.dumps(curve, indent=1).encode())
-    info = json.dumps(to_dict(dataset.info), indent=1)
-    write_atomically(workspace.path / "dataset.json", info.encode())
-    labelled_by = "dataset"
-    if experiment.annotated is not None:
-        labelled_by = read_lineage(Path(experiment.annotated)).labelled_by
-    return {**curve[-1], "labelled": list(names), "labelled_by": labelled_by}
+    return (fitting.projector if is_projector else fitting.ensemble)(inputs, masks)
 
 
 @dataclass(frozen=True)

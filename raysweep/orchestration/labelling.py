@@ -56,7 +56,7 @@ class TeacherPass:
         self.key, self.config, self.info = f"fit/{key}", config, model.info
         self.representation = model.representation
         self.teacher = Teacher(
-            model.representation, model.projector, resolution=model.config.resolution, config=config
+            model.representation, model.projector, resolution=model.px, config=config
         )
 
     def rows(self, unit: Unit, read: Read | None) -> list[ShardRow]:

@@ -12,14 +12,18 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from raysweep.config import from_dict
+from raysweep.config import ConfigError, from_dict
 from raysweep.data.dataset import DatasetInfo
 from raysweep.distill.student import label_images
 from raysweep.distill.student_config import StudentConfig, build_student
 from raysweep.features.generator import GeneratorFeatures
 from raysweep.features.representation import RawColour, Representation, TrunkFeatures
 from raysweep.fewshot.ensemble import Ensemble, Majority
+from raysweep.fewshot.generated import block_outputs
+from raysweep.fewshot.matching_config import MatchingConfig
 from raysweep.fewshot.projector import FitConfig, predict
+from raysweep.fewshot.segmentors import build_segmentor
+from raysweep.nets.fpn import Fpn
 from raysweep.nets.pixel_mlps import PixelMlp, pixel_widths
 from raysweep.nets.projectors import build_projector
 from raysweep.orchestration.stages import Stage, StageStore
@@ -30,6 +34,8 @@ from raysweep.represent.weights import read_trunk
 TRUNK = "trunk.safetensors"
 GENERATOR = "generator.safetensors"
 CODES = "codes.safetensors"
+ANNOTATOR, SEGMENTOR = "annotator.", "segmentor."
+Tensors = dict[str, torch.Tensor]
 
 
 class Model(Protocol):
@@ -62,13 +68,19 @@ class Model(Protocol):
 
 @dataclass
 class FittedModel:
-    """A fitted projector on its frozen representation; see :class:`Model`."""
+    """A fitted projector, or an annotator, on its frozen representation; see :class:`Model`.
+
+    Attributes:
+        px: side at which it was fitted.
+        part: what the names of its tensors begin with, where others lie in the same files.
+    """
 
     representation: Representation
     projector: nn.Module
     directory: Path
-    config: FitConfig
+    px: int
     info: DatasetInfo
+    part: str = ""
 
     @property
     def takes_codes(self) -> bool:
@@ -77,7 +89,8 @@ class FittedModel:
 
     def load(self, candidate: int) -> None:
         """Give the projector the weights of a checkpoint."""
-        self.projector.load_state_dict(candidate_tensors(self.directory, candidate))
+        tensors = candidate_tensors(self.directory, candidate, part=self.part)
+        self.projector.load_state_dict(tensors)
 
     def predict(
         self, inputs: torch.Tensor, *, candidate: int, out_px: int | tuple[int, int]
@@ -88,32 +101,39 @@ class FittedModel:
             self.representation,
             self.projector,
             inputs,
-            resolution=self.config.resolution,
+            resolution=self.px,
             out_px=out_px,
         )
 
 
 @dataclass
-class StudentModel:
-    """A distilled student; see :class:`Model`."""
+class SegmentorModel:
+    """A network that labels images by itself, distilled or matched; see :class:`Model`.
+
+    Attributes:
+        px: side at which it was trained.
+        part: what the names of its tensors begin with, where others lie in the same files.
+    """
 
     network: nn.Module
     directory: Path
-    config: StudentConfig
+    px: int
     info: DatasetInfo
+    part: str = ""
 
     takes_codes = False
 
     def load(self, candidate: int) -> None:
         """Give the network the weights of a checkpoint."""
-        self.network.load_state_dict(candidate_tensors(self.directory, candidate))
+        tensors = candidate_tensors(self.directory, candidate, part=self.part)
+        self.network.load_state_dict(tensors)
 
     def predict(
         self, inputs: torch.Tensor, *, candidate: int, out_px: int | tuple[int, int]
     ) -> torch.Tensor:
         """See :meth:`Model.predict`."""
         self.load(candidate)
-        return label_images(self.network, inputs, px=self.config.resolution, out_px=out_px)
+        return label_images(self.network, inputs, px=self.px, out_px=out_px)
 
 
 def candidates_of(model: Model) -> tuple[int, ...]:
@@ -122,15 +142,18 @@ def candidates_of(model: Model) -> tuple[int, ...]:
     return tuple(sorted(int(file.stem.removeprefix("candidate-")) for file in files))
 
 
-def candidate_tensors(directory: Path, candidate: int) -> dict[str, torch.Tensor]:
-    """Return the tensors of a checkpoint."""
-    return safetensors.torch.load_file(directory / f"candidate-{candidate}.safetensors")
+def candidate_tensors(directory: Path, candidate: int, *, part: str = "") -> Tensors:
+    """Return the tensors of a checkpoint whose names begin with ``part``, without it."""
+    every = safetensors.torch.load_file(directory / f"candidate-{candidate}.safetensors")
+    return {
+        name.removeprefix(part): tensor for name, tensor in every.items() if name.startswith(part)
+    }
 
 
 def load_model(
     store: StageStore, key: str, device: torch.device, *, stage: str = "fit"
-) -> FittedModel | StudentModel:
-    """Return what the stage with that key left.
+) -> FittedModel | SegmentorModel:
+    """Return what the stage with that key left; of gradient matching, the segmentor if it has one.
 
     Args:
         store: where the stage is.
@@ -138,26 +161,64 @@ def load_model(
         device: where the model is to live.
         stage: ``fit`` or ``distill``.
     """
-    return load_student(store, key, device) if stage == "distill" else load_fit(store, key, device)
+    if stage == "distill":
+        return load_student(store, key, device)
+    directory, record, info = _opened(store, "fit", key)
+    config = from_dict(FitConfig, record["config"]["fit"])
+    if config.method != "matching" or not config.matching.segments:
+        return load_fit(store, key, device)
+    network = build_segmentor(config.matching.segmentor, len(info.classes), trunk=None)
+    px = config.matching.resolution or _generator_px(store, record["inputs"]["pretrain"])
+    frozen = network.to(device).eval().requires_grad_(False)
+    return SegmentorModel(frozen, directory, px, info, part=SEGMENTOR)
 
 
 def load_fit(store: StageStore, key: str, device: torch.device) -> FittedModel:
-    """Return the model that the fit stage with that key left."""
+    """Return what the fit stage with that key left on its representation: what can teach.
+
+    Raises:
+        ConfigError: it left a segmentor only.
+    """
     directory, record, info = _opened(store, "fit", key)
-    config = from_dict(FitConfig, record["config"]["fit"])
-    representation = representation_of(
-        store, record["inputs"]["pretrain"], device, layers=config.layers
-    )
-    projector = _untrained(config, representation.channels, len(info.classes))
-    return FittedModel(representation, projector.to(device).eval(), directory, config, info)
+    config, pretrain = from_dict(FitConfig, record["config"]["fit"]), record["inputs"]["pretrain"]
+    if config.method == "matching":
+        if not config.matching.annotates:
+            raise ConfigError(
+                f"fit/{key}: trained by objective {config.matching.objective!r}, which has no "
+                "annotator; give another fit as teacher"
+            )
+        return _annotator(store, pretrain, device, config.matching, directory, info)
+    representation = representation_of(store, pretrain, device, layers=config.layers)
+    projector = _untrained(config, representation.channels, len(info.classes)).to(device).eval()
+    return FittedModel(representation, projector, directory, config.resolution, info)
 
 
-def load_student(store: StageStore, key: str, device: torch.device) -> StudentModel:
+def _annotator(
+    store: StageStore,
+    pretrain: str,
+    device: torch.device,
+    config: MatchingConfig,
+    directory: Path,
+    info: DatasetInfo,
+) -> FittedModel:
+    generator = read_generator(store.directory_of("pretrain", pretrain) / GENERATOR).to(device)
+    features = GeneratorFeatures(generator, config.layers or block_outputs(generator))
+    network = Fpn(config.annotator, features.channels, len(info.classes)).to(device).eval()
+    px = generator.config.resolution
+    return FittedModel(features, network, directory, px, info, part=ANNOTATOR)
+
+
+def _generator_px(store: StageStore, pretrain: str) -> int:
+    path = store.directory_of("pretrain", pretrain) / GENERATOR
+    return read_generator(path).config.resolution
+
+
+def load_student(store: StageStore, key: str, device: torch.device) -> SegmentorModel:
     """Return the student that the distill stage with that key left."""
     directory, record, info = _opened(store, "distill", key)
     config = from_dict(StudentConfig, record["config"]["student"])
     network = build_student(config, len(info.classes)).to(device).eval()
-    return StudentModel(network.requires_grad_(False), directory, config, info)
+    return SegmentorModel(network.requires_grad_(False), directory, config.resolution, info)
 
 
 def _opened(store: StageStore, stage: str, key: str) -> tuple[Path, dict[str, Any], DatasetInfo]:

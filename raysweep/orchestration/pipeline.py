@@ -6,7 +6,8 @@ function lists them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -17,7 +18,7 @@ from PIL import Image
 from raysweep.data.dataset import Dataset
 from raysweep.data.records import Split
 from raysweep.evaluate.images import grid
-from raysweep.evaluate.metrics import confusion
+from raysweep.evaluate.metrics import confusion, scores
 from raysweep.evaluate.protocols import five_folds, held_out
 from raysweep.experiment import EvaluateConfig, Experiment
 from raysweep.orchestration.chain import Chain, chain_of
@@ -25,10 +26,13 @@ from raysweep.orchestration.distilling import distill
 from raysweep.orchestration.fitting import fit, inputs_of
 from raysweep.orchestration.labelling import label
 from raysweep.orchestration.learning import pretrain
-from raysweep.orchestration.models import Model, candidates_of, load_model
+from raysweep.orchestration.models import Model, candidates_of, load_fit, load_model
 from raysweep.orchestration.projecting import project
 from raysweep.orchestration.stages import Workspace
+from raysweep.orchestration.storage import write_atomically
 from raysweep.orchestration.worker import Progress, Run
+
+CANDIDATES = "candidates.json"
 
 
 def compute(experiment: Experiment, run_with: Run) -> dict[str, Any]:
@@ -41,16 +45,26 @@ def compute(experiment: Experiment, run_with: Run) -> dict[str, Any]:
         waiting = partial(run_with.report, Progress(f"waiting for {stage}", 0, 1, {}))
         with store.claim(stage, waiting=waiting) as workspace:
             if workspace is not None:
-                workspace.commit(COMPUTE[stage.name](experiment, chain, workspace, run_with))
+                of = _for_trunk(experiment) if stage == chain.trunk else experiment
+                workspace.commit(COMPUTE[stage.name](of, chain, workspace, run_with))
     return store.record(chain.evaluate)
+
+
+def _for_trunk(experiment: Experiment) -> Experiment:
+    """Return the experiment with the trunk in place of the representation."""
+    return experiment.model_copy(update={"pretrain": experiment.trunk})
 
 
 def evaluate(
     experiment: Experiment, chain: Chain, workspace: Workspace, run_with: Run
 ) -> dict[str, Any]:
-    """Leave ``grid.png``: the first test images, their truth and what was predicted."""
-    stage = chain.model
-    model = load_model(run_with.store, stage.key, run_with.device, stage=stage.name)
+    """Leave what :func:`score` leaves: ``grid.png`` shows the first test images, truth beside."""
+    stage, store, device = chain.model, run_with.store, run_with.device
+    model: Model
+    if stage == chain.fit and experiment.evaluate.annotator:
+        model = load_fit(store, stage.key, device)
+    else:
+        model = load_model(store, stage.key, device, stage=stage.name)
     inputs = partial(inputs_of, experiment=experiment, chain=chain, run_with=run_with)
     return score(experiment.evaluate, model, inputs, workspace, run_with)
 
@@ -62,7 +76,9 @@ def score(
     workspace: Workspace,
     run_with: Run,
 ) -> dict[str, Any]:
-    """Score a model by the protocol; leave ``grid.png``.
+    """Score a model by the protocol; leave ``grid.png`` and, of ``held_out``, ``candidates.json``.
+
+    The latter holds the validation mIoU of all candidates: ``[{"step": 100, "val_miou": 0.3}]``.
 
     Args:
         config: the protocol.
@@ -88,6 +104,8 @@ def score(
     else:
         val = torch.stack([confusions("val", at).sum(0) for at in range(len(steps))])
         result = held_out(val, lambda at: confusions("test", at).sum(0), absent=config.absent)
+        reached = [scores(counts, absent=config.absent).miou for counts in val]
+        _keep_candidates(workspace, dict(zip(steps, reached, strict=True)))
     candidate = steps[result.selected[0]]
     names = dataset.names("test")[: config.images]
     inputs = inputs_of_split("test")[: config.images]
@@ -96,6 +114,11 @@ def score(
     spread = {} if result.spread is None else {"fold_spread": result.spread}
     found = {"val_miou": result.val_miou, "candidate": candidate}
     return {**asdict(result.scores), **spread, **found}
+
+
+def _keep_candidates(workspace: Workspace, reached: Mapping[int, float]) -> None:
+    rows = [{"step": step, "val_miou": miou} for step, miou in reached.items()]
+    write_atomically(workspace.path / CANDIDATES, json.dumps(rows, indent=1).encode())
 
 
 def _picture(

@@ -15,7 +15,6 @@ from raysweep.orchestration.plan import Cell, Plan, SearchSpace, Trial, make_pla
 from raysweep.orchestration.search import Search, best_cells
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
-from raysweep.presets import PRESETS
 
 SAMPLES = 20
 """Configurations that a search tries if the user does not say."""
@@ -92,7 +91,7 @@ def prepare(title: str, space: SearchSpace, options: argparse.Namespace) -> Swee
     Raises:
         ValueError: names the flag or setting, its value, what is allowed and what to do.
     """
-    base = experiment_from(options)
+    base = experiment_from(options, presets=space.BASE)
     if options.workers > 1 and base.pretrain.batch % options.workers:
         raise ConfigError(
             f"--workers {options.workers}: must divide pretrain.batch = {base.pretrain.batch}"
@@ -106,7 +105,7 @@ def prepare(title: str, space: SearchSpace, options: argparse.Namespace) -> Swee
         cells = [cell for cell in cells if cell.row in space.BASELINES]
     plan = make_plan(space, base, cells=cells, repeats=repeats, fingerprint=info.fingerprint)
     name = f"{title}-{options.preset}-{info.name}"
-    plain = override(PRESETS[options.preset](), {"data.source": base.data.source})
+    plain = override(space.BASE[options.preset](), {"data.source": base.data.source})
     if base != plain:  # settings were changed: a directory of its own
         name += f"-{digest(base, length=6)}"
     return Sweep(

@@ -25,7 +25,7 @@ from raysweep.nets.gans import Generator
 from raysweep.orchestration import projecting, terminal
 from raysweep.orchestration.chain import file_digest
 from raysweep.orchestration.distances import image_distance
-from raysweep.orchestration.models import FittedModel, StudentModel
+from raysweep.orchestration.models import FittedModel, SegmentorModel
 from raysweep.orchestration.prediction import Chosen, find_model
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
@@ -228,8 +228,8 @@ def _family(
 
 
 def _resolution(chosen: Chosen) -> int:
-    assert isinstance(chosen.model, FittedModel | StudentModel)
-    return chosen.model.config.resolution
+    assert isinstance(chosen.model, FittedModel | SegmentorModel)
+    return chosen.model.px
 
 
 def _label(chosen: Chosen, store: StageStore) -> str:

@@ -11,12 +11,13 @@ from raysweep.config import override
 from raysweep.data.augment import MEAN, STD, normalise
 from raysweep.data.joint import JointConfig
 from raysweep.features.representation import RawColour, TrunkFeatures
-from raysweep.fewshot import projector as fewshot
+from raysweep.fewshot import inputs
+from raysweep.fewshot.inputs import clean_masks
 from raysweep.fewshot.projector import (
+    PREDICT_BATCH,
     FitConfig,
     ProjectorFit,
     candidate_steps,
-    clean_masks,
     fit_batch,
     learning_rate,
     predict,
@@ -381,7 +382,7 @@ def test_images_at_the_resolution_are_not_resized(monkeypatch):
 
     features, images = RawColour(), photos(2, 16, 16)
     net = fitted(BASE, features)
-    monkeypatch.setattr(fewshot, "_squeeze", refuse)
+    monkeypatch.setattr(inputs, "_squeeze", refuse)
     labels = predict(features, net, images, resolution=16, out_px=16)
     scores = net(features(normalise(images)), 16)
     assert torch.equal(labels, scores.argmax(1).byte())
@@ -407,7 +408,7 @@ def test_prediction_equals_the_loops(features, size, out_px):
 
 
 def test_more_images_than_a_batch_are_each_predicted_alone():
-    features, images = RawColour(), photos(fewshot.PREDICT_BATCH + 1, 16, 16)
+    features, images = RawColour(), photos(PREDICT_BATCH + 1, 16, 16)
     net = fitted(BASE, features)
     together = predict(features, net, images, resolution=16, out_px=8)
     alone = [predict(features, net, one[None], resolution=16, out_px=8) for one in images]

@@ -185,7 +185,7 @@ def student(request, storage, chain):
 
         config = override(model.config, {"network": "deeplab_thin", "resolution": 32})
         return Exported(build_student(config, 12)).eval(), 32
-    return Exported(model.network).eval(), model.config.resolution
+    return Exported(model.network).eval(), model.px
 
 
 class Screen:
