@@ -5,6 +5,7 @@ Terms that no source at hand states are given as unknown; they are for the user 
 
 from __future__ import annotations
 
+import re
 from typing import Literal, NamedTuple
 
 UNKNOWN = "unknown"
@@ -151,6 +152,26 @@ TERMS: dict[str, Terms] = {
         "He et al., ResNet, CVPR 2016",
     ),
 }
+
+
+def non_commercial(licence: str) -> bool | None:
+    """Return whether a licence excludes commercial use, None if that is unknown.
+
+    Args:
+        licence: as ``dataset.json`` or ``card.json`` has it; other words than those of
+            :data:`TERMS` count as a restriction only if they say so.
+    """
+    known = {terms.non_commercial for terms in TERMS.values() if terms.licence == licence}
+    if len(known) == 1:
+        return known.pop()
+    if licence.strip().lower() in ("", UNKNOWN):
+        return None
+    return bool(re.search(r"non-?\s?commercial|\bnc\b", licence, re.IGNORECASE))
+
+
+def citations(name: str) -> list[str]:
+    """Return what to cite for a data set, going by its name (``celebamask-hq-face8``)."""
+    return [terms.cite for key, terms in TERMS.items() if name.startswith(key)]
 
 
 def notice(key: str) -> str | None:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 from raysweep.data.augment import ViewConfig
 from raysweep.data.builtin import BuiltinConfig
-from raysweep.data.joint import JointConfig
 from raysweep.distill.labelling import LabelConfig
 from raysweep.distill.shards import ShardsConfig
 from raysweep.distill.student_config import StudentConfig
@@ -182,11 +181,9 @@ def matching_demo() -> Experiment:
             lr_floor=0.02,
             labelled_batch=8,
             generated_batch=8,
-            psi=1.0,
-            augment=JointConfig(),
             clean_pixels=4,
-            steps=500,
-            checkpoints=5,
+            steps=400,
+            checkpoints=8,
         ),
         shots=8,
     )

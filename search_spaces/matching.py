@@ -13,6 +13,8 @@ from __future__ import annotations
 from typing import Any
 
 from raysweep import presets
+from raysweep.config import to_dict
+from raysweep.data.joint import JointConfig
 from raysweep.evaluate.paper_tables import (
     LAGM_FIGURE_4,
     LAGM_TABLE_1B,
@@ -25,7 +27,7 @@ from raysweep.evaluate.paper_tables import (
     LAGM_TABLE_C9,
     LAGM_TABLE_C11,
 )
-from raysweep.orchestration.plan import Cell, Changes
+from raysweep.orchestration.plan import Cell, Changes, Drawing
 
 BASE = presets.MATCHING
 
@@ -45,7 +47,7 @@ PAPERS = (
     LAGM_TABLE_1B,
 )
 ROW_AXIS, COLUMN_AXIS = "training", "scored"
-FIGURE = "heat map"
+FIGURE: Drawing = "heat map"
 
 ANNOTATOR, SEGMENTOR, STUDENT = "annotator", "segmentor", "student"
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -67,13 +69,26 @@ UNET_BLOCKS = {
 }
 STATES = {
     "smoke": ["fixed"],
-    "demo": ["scratch", "reinitialised", "pretrained", "fixed", "pretrained_fixed"],
+    "demo": ["scratch", "reinitialised", "pretrained", "fixed"],
     "paper": ["scratch", "reinitialised", "pretrained", "fixed", "pretrained_fixed"],
 }
+ALONE_STEPS = {"smoke": 6, "demo": 1200, "paper": 150_000}
 MANY = {"smoke": 8, "demo": 50, "paper": 1500}
 """Labelled images of the supervised row that shows what more labels would bring."""
 SIZES = {"smoke": [8], "demo": [16], "paper": [128, 64]}
 """Sides of the segmentor's images below the generator's."""
+PAPER_ROWS = {
+    "K = 1": (LAGM_TABLE_2, "Head (default)"),
+    "block res5+head": (LAGM_TABLE_2, "Res5..Head"),
+    "block res4..5+head": (LAGM_TABLE_2, "Res4..Head"),
+    "block res3..5+head": (LAGM_TABLE_2, "Res3..Head"),
+    "block res2..5+head": (LAGM_TABLE_2, "Res2..Head"),
+    "block all": (LAGM_TABLE_2, "All"),
+    "MAML, 1 step": (LAGM_TABLE_C7, "MAML-1, StyleGAN2, DeepLabV3"),
+    "MAML, 2 steps": (LAGM_TABLE_C7, "MAML-2, StyleGAN2, DeepLabV3"),
+    "inversion": (LAGM_TABLE_C5, "Inversion, DeepLabV3"),
+    "pseudo-labels": (LAGM_TABLE_C6, "Pseudo-labelling, DeepLabV3"),
+}
 
 Row = tuple[dict[str, Any], tuple[str, ...]]
 """Settings, and the networks to score."""
@@ -111,7 +126,7 @@ def _rivals(preset: str) -> dict[str, Row]:
     def of(objective: str, **changes: Any) -> dict[str, Any]:
         return {"fit.matching.objective": objective, **changes}
 
-    pair, apart = (ANNOTATOR, SEGMENTOR), (ANNOTATOR, STUDENT)
+    pair, apart, alone = (ANNOTATOR, SEGMENTOR), (ANNOTATOR, STUDENT), supervised(preset)
     steps = "fit.matching.maml.inner_steps"
     return {
         "MAML, 1 step": (of("maml", **{steps: 1}), pair),
@@ -119,12 +134,22 @@ def _rivals(preset: str) -> dict[str, Row]:
         "inversion": (of("inversion", trunk=None), apart),
         "pseudo-labels": (of("pseudo_labels"), apart),
         "DatasetGAN": ({"fit.method": "pixel_ensemble", "trunk": None}, apart),
-        "labels alone": (of("supervised"), (SEGMENTOR,)),
-        "labels alone, U-Net": (_unet() | of("supervised"), (SEGMENTOR,)),
-        f"{MANY[preset]} labels alone": (
-            of("supervised") | {"data.shots": MANY[preset]},
+        "labels alone": (alone, (SEGMENTOR,)),
+        "labels alone, U-Net": (_unet() | alone, (SEGMENTOR,)),
+        f"{MANY[preset]} labels alone, U-Net": (
+            _unet() | alone | {"data.shots": MANY[preset]},
             (SEGMENTOR,),
         ),
+    }
+
+
+def supervised(preset: str) -> dict[str, Any]:
+    """Return the settings of a segmentor trained on the labels alone, augmented and for longer."""
+    return {
+        "fit.matching.objective": "supervised",
+        "fit.matching.augment": to_dict(JointConfig()),
+        "fit.matching.segmentor_lr": 2e-3,
+        "fit.matching.steps": ALONE_STEPS[preset],
     }
 
 
@@ -133,19 +158,12 @@ def _unet() -> dict[str, Any]:
 
 
 def _paper_cell(row: str) -> str | None:
-    """Name the row of the paper's table whose part a row plays."""
-    return {
-        "K = 1": "lagm_t2[blocks=Head (default)]",
-        "block res5+head": "lagm_t2[blocks=Res5..Head]",
-        "block res4..5+head": "lagm_t2[blocks=Res4..Head]",
-        "block res3..5+head": "lagm_t2[blocks=Res3..Head]",
-        "block res2..5+head": "lagm_t2[blocks=Res2..Head]",
-        "block all": "lagm_t2[blocks=All]",
-        "MAML, 1 step": "lagm_c7[method=MAML-1]",
-        "MAML, 2 steps": "lagm_c7[method=MAML-2]",
-        "inversion": "lagm_c5[method=Inversion]",
-        "pseudo-labels": "lagm_c6[method=Pseudo-labelling]",
-    }.get(row)
+    """Name the cell of a paper's table whose part a row plays."""
+    if row not in PAPER_ROWS:
+        return None
+    table, line = PAPER_ROWS[row]
+    column = "mIoU" if "mIoU" in table.columns else "Face-34"
+    return f"{table.id}[{table.row_axis}={line}, {table.column_axis}={column}]"
 
 
 def suggest(preset: str, trial: Any) -> dict[str, Any]:

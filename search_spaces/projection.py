@@ -11,9 +11,10 @@ from typing import Any
 from ray import tune
 
 from raysweep import presets
-from raysweep.evaluate.papers import GANORCON_TABLE_3, paper_cell
-from raysweep.orchestration.plan import Cell, Changes
-from search_spaces.projector import GENERATED_PX
+from raysweep.evaluate.paper_tables import GANORCON_TABLE_3
+from raysweep.evaluate.papers import paper_cell
+from raysweep.orchestration.plan import Cell, Changes, Drawing
+from search_spaces.projector import ENSEMBLE_FIT, GENERATED_PX
 
 BASE = presets.PRESETS
 
@@ -27,8 +28,10 @@ SPACE: dict[str, dict[str, Any]] = {
 METRIC = ("val_miou", "max")
 BASELINES: dict[str, str] = {}
 REPEATS = {"smoke": 1, "demo": 3, "paper": 3}
-PAPER = GANORCON_TABLE_3
+PAPERS = (GANORCON_TABLE_3,)
 ROW_AXIS, COLUMN_AXIS = "features", "iterations"
+FIGURE: Drawing = "lines"
+CURVES: tuple[str, ...] = ()
 ROW = "StyleGAN2 + MLP ensemble"
 
 
@@ -48,9 +51,10 @@ def place(preset: str, changes: Changes) -> Cell:
         "pretrain.method": "stylegan2",
         "fit.resolution": GENERATED_PX[preset],
         "fit.method": "pixel_ensemble",
+        **ENSEMBLE_FIT[preset],
     }
     rank = SPACE[preset][STEPS]["grid_search"].index(changes[STEPS])
-    paper = paper_cell(PAPER, {"features": 0, "iterations": rank})
+    paper = paper_cell(GANORCON_TABLE_3, {"features": 0, "iterations": rank})
     return Cell(ROW, str(changes[STEPS]), generator | dict(changes), paper)
 
 

@@ -14,15 +14,21 @@ from __future__ import annotations
 from typing import Any
 
 from raysweep import presets
-from raysweep.evaluate.papers import GANORCON_TABLE_2
-from raysweep.orchestration.plan import Cell, Changes
+from raysweep.evaluate.paper_tables import GANORCON_TABLE_2
+from raysweep.orchestration.plan import Cell, Changes, Drawing
+from raysweep.paper_presets.datasetgan import CLEAN_PIXELS, PSI
+from raysweep.paper_presets.ganorcon import ganorcon
+from raysweep.paper_presets.regan import sweep_changes
 
 BASE = presets.PRESETS
 
 METRIC = ("val_miou", "max")
 REPEATS = {"smoke": 1, "demo": 3, "paper": 3}
 PAPER = GANORCON_TABLE_2
+PAPERS = (PAPER,)
 ROW_AXIS, COLUMN_AXIS = "representation + projector", "evaluated"
+FIGURE: Drawing = "heat map"
+CURVES: tuple[str, ...] = ()
 DIRECT, DISTILLED = "direct", "distilled"
 
 RANDOM_GENERATOR = "random StyleGAN2 + MLP ensemble"
@@ -42,10 +48,16 @@ CONV: dict[str, dict[str, Any]] = {
     "demo": {"kind": "conv_b", "widths": [64, 32, 32, 32, 64, 32, 32, 32, 32]},
     "paper": {"kind": "conv_a", "widths": None},
 }
+_PAPER = ganorcon()
+_CONV = ganorcon(projector="conv").fit
 CONV_FIT: dict[str, dict[str, Any]] = {
     "smoke": {},
     "demo": {},
-    "paper": {"fit.steps": 200 * 16 // 2, "fit.lr": 5e-4},
+    "paper": {
+        "fit.steps": _CONV.steps,
+        "fit.lr": _CONV.lr,
+        "fit.checkpoints": _CONV.checkpoints,
+    },
 }
 SIMSIAM: dict[str, dict[str, Any]] = {
     "smoke": {"pretrain.simsiam.dim": 16, "pretrain.simsiam.predictor_hidden": 8},
@@ -54,7 +66,26 @@ SIMSIAM: dict[str, dict[str, Any]] = {
         "pretrain.simsiam.predictor_hidden": 64,
         "pretrain.lr": 0.05,
     },
-    "paper": {"pretrain.lr": 0.05},
+    "paper": {
+        "pretrain.lr": 0.05,
+        "pretrain.steps": ganorcon(method="simsiam").pretrain.steps,
+    },
+}
+# what DatasetGAN's ensemble and its student have of their own
+ENSEMBLE_FIT: dict[str, dict[str, Any]] = {
+    "smoke": {},
+    "demo": {},
+    "paper": {"fit.clean_pixels": CLEAN_PIXELS},
+}
+ENSEMBLE_STUDENT: dict[str, dict[str, Any]] = {
+    "smoke": {},
+    "demo": {},
+    "paper": {"label.psi": PSI, "student.epochs": 20, "student.checkpoints": 20},
+}
+REGAN_FIT: dict[str, dict[str, Any]] = {
+    "smoke": {},
+    "demo": {},
+    "paper": sweep_changes(_PAPER.pretrain.gan.network, shots=_PAPER.data.shots),
 }
 REGAN = ("regan_s", "regan_m", "regan_l")
 
@@ -82,12 +113,12 @@ Row = tuple[dict[str, Any], bool, str | None]
 
 
 def _rows(preset: str) -> dict[str, Row]:
-    conv = _conv(preset)
+    conv = conv_changes(preset)
     methods: dict[str, dict[str, Any]] = {"MoCo v2": {"pretrain.method": "moco"}}
     methods["SimSiam"] = {"pretrain.method": "simsiam", **SIMSIAM[preset]}
     generator = {"pretrain.method": "stylegan2", "fit.resolution": GENERATED_PX[preset]}
     generator["label.source"] = "generated"
-    ensemble = generator | {"fit.method": "pixel_ensemble"}
+    ensemble = generator | {"fit.method": "pixel_ensemble", **ENSEMBLE_FIT[preset]}
     rows: dict[str, Row] = {
         "raw colour + MLP": ({"pretrain.method": "rgb"}, False, None),
         "random weights + MLP": ({"pretrain.method": "random"}, False, None),
@@ -98,21 +129,20 @@ def _rows(preset: str) -> dict[str, Row]:
         is_moco = name == "MoCo v2"
         rows[f"{name} + MLP"] = (changes, True, "MoCo + MLP" if is_moco else None)
         rows[f"{name} + CONV"] = (changes | conv, is_moco, "MoCo + CONV" if is_moco else None)
-    rows["StyleGAN2 + MLP ensemble"] = (ensemble, True, "StyleGAN + MLP ensemble")
+    taught = ensemble | ENSEMBLE_STUDENT[preset]
+    rows["StyleGAN2 + MLP ensemble"] = (taught, True, "StyleGAN + MLP ensemble")
     rows["StyleGAN2 + CONV"] = (generator | conv, False, None)
     for kind in REGAN:
         name = f"StyleGAN2 + ReGAN CNN-{kind[-1].upper()}"
-        rows[name] = (generator | {"fit.projector.kind": kind, **_own_widths()}, False, None)
+        own = REGAN_FIT[preset] | {"fit.projector.kind": kind, "fit.projector.widths": None}
+        rows[name] = (generator | own, False, None)
     return rows
 
 
-def _conv(preset: str) -> dict[str, Any]:
+def conv_changes(preset: str) -> dict[str, Any]:
+    """Return the settings of the CONV projector."""
     projector = {f"fit.projector.{key}": value for key, value in CONV[preset].items()}
     return projector | CONV_FIT[preset]
-
-
-def _own_widths() -> dict[str, Any]:
-    return {"fit.projector.widths": None}
 
 
 def suggest(preset: str, trial: Any) -> dict[str, Any]:

@@ -11,15 +11,24 @@ pretrained features beat random weights where the segmentor sees 64 px.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ray import tune
 
 from raysweep import presets
-from raysweep.evaluate.papers import GANORCON_APPENDIX_E, paper_cell, transpose
-from raysweep.orchestration.plan import Cell, Changes, product
+from raysweep.evaluate.paper_tables import GANORCON_APPENDIX_E
+from raysweep.evaluate.papers import paper_cell, transpose
+from raysweep.experiment import Experiment
+from raysweep.orchestration.plan import Cell, Changes, Drawing, product
+from raysweep.paper_presets import ganorcon
+from raysweep.paper_presets.ganorcon import FFHQ_IMAGES
 
-BASE = presets.PRESETS
+# the appendix pretrains on FFHQ
+BASE: dict[str, Callable[[], Experiment]] = presets.PRESETS | {
+    "paper": partial(ganorcon, images=FFHQ_IMAGES)
+}
 
 PRETRAIN, SEGMENTOR = "pretrain.resolution", "fit.resolution"
 
@@ -39,8 +48,10 @@ BASELINES = {"raw colour": "rgb", "random weights": "random"}
 
 REPEATS = {"smoke": 2, "demo": 3, "paper": 3}
 
-PAPER = transpose(GANORCON_APPENDIX_E)
+PAPERS = (transpose(GANORCON_APPENDIX_E),)
 ROW_AXIS, COLUMN_AXIS = "pretraining", "segmentor px"
+FIGURE: Drawing = "heat map"
+CURVES: tuple[str, ...] = ()
 
 
 def cells(preset: str) -> list[Cell]:

@@ -19,7 +19,8 @@ from raysweep.evaluate.paper_tables import (
     PFTGAN_TABLE_2,
     PFTGAN_TABLE_3,
 )
-from raysweep.orchestration.plan import Cell, Changes
+from raysweep.orchestration.plan import Cell, Changes, Drawing
+from search_spaces.matching import supervised
 from search_spaces.projector import conv_changes
 
 BASE = presets.MATCHING
@@ -29,7 +30,7 @@ BASELINES = {"labels alone": "supervised", "random weights + MLP": "random"}
 REPEATS = {"smoke": 1, "demo": 3, "paper": 5}
 PAPERS = (LAGM_FIGURE_2, PFTGAN_TABLE_1, PFTGAN_TABLE_2, PFTGAN_TABLE_3)
 ROW_AXIS, COLUMN_AXIS = "method", "labelled images"
-FIGURE = "lines"
+FIGURE: Drawing = "lines"
 CURVES: tuple[str, ...] = ()
 
 SHOTS = "data.shots"
@@ -61,7 +62,7 @@ def _methods(preset: str) -> dict[str, dict[str, Any]]:
     moco = projector | {"pretrain.method": "moco"}
     unet = {"fit.matching.segmentor.network": "unet", "trunk": None}
     return {
-        "labels alone": unet | {"fit.matching.objective": "supervised"},
+        "labels alone": unet | supervised(preset),
         "random weights + MLP": projector | {"pretrain.method": "random"},
         "MoCo v2 + MLP": moco,
         "MoCo v2 + CONV": moco | conv_changes(preset),

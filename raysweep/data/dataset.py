@@ -14,6 +14,7 @@ from raysweep.data.builtin import BuiltinConfig, builtin_info, materialise
 from raysweep.data.decoding import Bytes, decode_image, decode_mask, resize_mask
 from raysweep.data.folder import read_folder
 from raysweep.data.parquet import is_parquet, read_parquet
+from raysweep.data.published.wanted import instructions
 from raysweep.data.records import SPLITS, Column, DatasetInfo, Source, Split
 from raysweep.data.render import DOMAINS
 from raysweep.data.shots import shot_order, take_shots
@@ -120,10 +121,6 @@ class Dataset:
         """
         return "unlabelled" if self.names("unlabelled") else "train"
 
-    def pretraining_names(self) -> tuple[str, ...]:
-        """Return the ids of the images that pretraining may see."""
-        return self.names(self.pretraining_split())
-
     def pretraining_images(self, *, px: int) -> torch.Tensor:
         """Return the images that pretraining may see, ``(count, 3, px, px)`` uint8."""
         return self.images(self.pretraining_split(), px=px)
@@ -202,6 +199,9 @@ def describe(source: str, *, builtin: BuiltinConfig | None = None) -> DatasetInf
 
 
 def _stored(source: str) -> Source:
+    told = instructions(source)
+    if told is not None:
+        raise ConfigError(told)
     if is_parquet(source):
         return read_parquet(source)
     folder = Path(source).expanduser()

@@ -15,7 +15,7 @@ from raysweep.distill.soft import pack_soft, quantise_soft
 from raysweep.features.generator import pack
 from raysweep.features.representation import Representation
 from raysweep.fewshot.ensemble import Majority, image_uncertainty, jensen_shannon, votes
-from raysweep.fewshot.projector import clean_masks, prepared
+from raysweep.fewshot.inputs import clean_masks, prepared
 from raysweep.nets.gans import Generator
 from raysweep.represent.generators import latents, to_uint8
 

@@ -1,10 +1,14 @@
-"""The table as a heat map; the figure is an object of its own, outside any plotting state."""
+"""A sweep's pictures: its table as a heat map or as lines, and curves.
+
+Every figure is an object of its own, outside any plotting state.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -45,9 +49,7 @@ def heat_map(table: Table, path: Path, *, baselines: Collection[str]) -> Path:
     Raises:
         ValueError: a baseline is not a row of the table.
     """
-    unknown = sorted(set(baselines) - set(table.rows))
-    if unknown:
-        raise ValueError(f"baseline {unknown[0]!r} is not a row; rows: {', '.join(table.rows)}")
+    check_baselines(table, baselines)
     tops = _row_tops(table.rows, baselines)
     figure = Figure(figsize=(2.6 + 1.25 * len(table.columns), 1.5 + 0.68 * (tops[-1] + 1)))
     FigureCanvasAgg(figure)
@@ -69,6 +71,17 @@ def heat_map(table: Table, path: Path, *, baselines: Collection[str]) -> Path:
     _add_scale(figure, axes, ScalarMappable(limits, shades), label=table.value)
     figure.savefig(path, dpi=DOTS_PER_INCH, bbox_inches="tight", facecolor="white")
     return path
+
+
+def check_baselines(table: Table, baselines: Collection[str]) -> None:
+    """Refuse baselines that are not rows.
+
+    Raises:
+        ValueError: names one of them and the rows.
+    """
+    unknown = sorted(set(baselines) - set(table.rows))
+    if unknown:
+        raise ValueError(f"baseline {unknown[0]!r} is not a row; rows: {', '.join(table.rows)}")
 
 
 def shift_figure(
@@ -124,19 +137,26 @@ def _common_shifts(
 
 def _draw_curves(axes: Axes, curves: Mapping[str, Sequence[ShiftScore]]) -> None:
     for index, (label, points) in enumerate(curves.items()):
-        axes.plot(
-            [point.shift for point in points],
-            [point.miou for point in points],
-            color=LINES[index % len(LINES)],
-            marker=MARKERS[index % len(MARKERS)],
-            label=label,
-        )
-    axes.set_xlabel("shift to the right, px", color=INK)
-    axes.set_ylabel("mIoU", color=INK)
+        shifts, scores = [point.shift for point in points], [point.miou for point in points]
+        axes.plot(shifts, scores, label=label, **line_style(index))
     axes.set_ylim(bottom=0)
+    label_lines(axes, x="shift to the right, px", y="mIoU")
+    axes.legend(frameon=False, labelcolor=INK)
+
+
+def line_style(index: int) -> dict[str, Any]:
+    """Return colour and marker of a line, for :meth:`Axes.plot`; 36 can be told apart."""
+    count = len(LINES)
+    marker = MARKERS[(index + index // count) % len(MARKERS)]
+    return {"color": LINES[index % count], "marker": marker}
+
+
+def label_lines(axes: Axes, *, x: str, y: str) -> None:
+    """Name the axes of a plot of lines and leave of its frame what helps to read values."""
+    axes.set_xlabel(x, color=INK)
+    axes.set_ylabel(y, color=INK)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.tick_params(length=0, colors=INK)
-    axes.legend(frameon=False, labelcolor=INK)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 
@@ -36,18 +34,6 @@ class Moments:
         self.sum += values.sum(0)
         self.outer += values.T @ values
 
-    def merge(self, other: Moments) -> None:
-        """Add what another accumulator has seen.
-
-        Raises:
-            ValueError: its features have another length.
-        """
-        if len(other.sum) != len(self.sum):
-            raise ValueError(f"features of length {len(other.sum)}: expected {len(self.sum)}")
-        self.count += other.count
-        self.sum += other.sum
-        self.outer += other.outer
-
     def mean(self) -> torch.Tensor:
         """Return the mean ``(dim,)`` float64.
 
@@ -68,16 +54,6 @@ class Moments:
             raise ValueError(f"the covariance needs two feature vectors or more, saw {self.count}")
         mean = self.mean()
         return (self.outer - self.count * torch.outer(mean, mean)) / (self.count - 1)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything seen so far."""
-        return {"count": self.count, "sum": self.sum, "outer": self.outer}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state made by :meth:`state_dict`."""
-        self.count = state["count"]
-        self.sum.copy_(state["sum"])
-        self.outer.copy_(state["outer"])
 
 
 def frechet_distance(

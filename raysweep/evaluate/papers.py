@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
-from raysweep.evaluate.tables import Table, to_markdown
+from raysweep.evaluate.tables import MISSING, Table, to_markdown
+
+Value = float | tuple[float, float] | None
+"""A number, or mean and standard deviation, in the table's unit; None is not printed."""
 
 
 @dataclass(frozen=True)
 class PaperTable:
-    """One printed table.
+    """One printed table, or a figure of which only the conclusion is known.
 
     Attributes:
         id: short name, used in tracking tags.
         paper: title of the paper.
         where: table or section.
         metric: what the numbers are, and on which data.
-        unit: ``fraction`` (0 to 1) or ``percent`` (0 to 100).
+        unit: of scores, ``fraction`` (0 to 1) or ``percent`` (0 to 100).
+        digits: decimals that are printed.
         varies: the swept axes.
         claim: what the paper concludes.
-        claim_check: whether the printed numbers support the conclusion.
+        claim_check: whether the printed numbers support the conclusion. Begins with ``supported``,
+            with ``supported in part:`` where a number contradicts it, or with ``cannot be
+            checked:`` where those that it needs are not printed.
         row_axis: name of the axis that runs down.
         column_axis: name of the axis that runs across.
-        rows: row labels; numbers are ascending.
-        columns: column labels; numbers are ascending.
-        values: ``values[i][j]`` belongs to row ``i`` and column ``j``; None is not printed.
+        rows: row labels; numbers are ascending. None if there are no values.
+        columns: column labels; numbers are ascending. None if there are no values.
+        values: ``values[i][j]`` belongs to row ``i`` and column ``j``.
     """
 
     id: str
     paper: str
     where: str
     metric: str
-    unit: str
+    unit: Literal["fraction", "percent"]
+    digits: int
     varies: str
     claim: str
     claim_check: str
@@ -40,73 +48,18 @@ class PaperTable:
     column_axis: str
     rows: tuple[int | str, ...]
     columns: tuple[int | str, ...]
-    values: tuple[tuple[float | None, ...], ...]
+    values: tuple[tuple[Value, ...], ...]
 
+    @property
+    def texts(self) -> tuple[tuple[str, ...], ...]:
+        """The values as they are printed; ``-`` for what is not."""
+        return tuple(tuple(self._text(value) for value in line) for line in self.values)
 
-GANORCON_APPENDIX_E = PaperTable(
-    id="ganorcon_appE",
-    paper="GanOrCon: Are Generative Models Useful for Few-shot Segmentation?",
-    where="Appendix E",
-    metric="mIoU on Face34; MoCo pretrained on FFHQ, MLP projector, output upsampled to 512 px",
-    unit="fraction",
-    varies="MoCo resolution x segmentor resolution",
-    claim="512 px throughout gains almost nothing over 256 px; MoCo at 96 px is always worse",
-    claim_check=(
-        "the first half holds; the second fails at segmentor 96 px, where MoCo at 96 px (0.4047) "
-        "beats MoCo at 512 px (0.3984)"
-    ),
-    row_axis="segmentor",
-    column_axis="moco",
-    rows=(96, 256, 512),
-    columns=(96, 256, 512),
-    values=(
-        (0.4047, 0.4081, 0.3984),
-        (0.4687, 0.5022, 0.4876),
-        (0.4389, 0.4958, 0.5023),
-    ),
-)
-
-GANORCON_TABLE_2 = PaperTable(
-    id="ganorcon_t2",
-    paper="GanOrCon: Are Generative Models Useful for Few-shot Segmentation?",
-    where="Table 2",
-    metric="mIoU on Face34, 16 labelled images of 512 px; Face10 for ReGAN's projectors",
-    unit="fraction",
-    varies="pretraining x projector x direct or distilled",
-    claim=(
-        "GAN features evaluated directly by latent optimisation are far worse than after "
-        "distillation; contrastive features need distillation little"
-    ),
-    claim_check=(
-        "holds on Face34; distillation hurts MoCo + CONV there (0.5414 to 0.5406), and ReGAN on "
-        "Face10 is better direct than distilled"
-    ),
-    row_axis="pretraining + projector",
-    column_axis="evaluated",
-    rows=("StyleGAN + MLP ensemble", "MoCo + MLP", "MoCo + CONV"),
-    columns=("direct", "distilled"),
-    values=((0.4301, 0.5365), (0.5162, 0.5341), (0.5414, 0.5406)),
-)
-
-GANORCON_TABLE_3 = PaperTable(
-    id="ganorcon_t3",
-    paper="GanOrCon: Are Generative Models Useful for Few-shot Segmentation?",
-    where="Table 3",
-    metric="mIoU on Face34, StyleGAN features and DatasetGAN's ensemble, latent optimisation",
-    unit="fraction",
-    varies="iterations of the latent optimisation",
-    claim="it saturates near 10,000 iterations, far below the distilled 0.5365",
-    claim_check="supported; table 2 prints 0.4301 for the value of 10,000",
-    row_axis="features",
-    column_axis="iterations",
-    rows=("StyleGAN + MLP ensemble",),
-    columns=(1000, 5000, 10_000, 20_000),
-    values=((0.4178, 0.4270, 0.4302, 0.4283),),
-)
-
-PAPER_TABLES = {
-    table.id: table for table in (GANORCON_APPENDIX_E, GANORCON_TABLE_2, GANORCON_TABLE_3)
-}
+    def _text(self, value: Value) -> str:
+        if value is None:
+            return MISSING
+        numbers = value if isinstance(value, tuple) else (value,)
+        return " +- ".join(f"{number:.{self.digits}f}" for number in numbers)
 
 
 def transpose(paper: PaperTable) -> PaperTable:
@@ -123,30 +76,37 @@ def transpose(paper: PaperTable) -> PaperTable:
 
 def caveat(paper: PaperTable) -> str:
     """Return the sentences that must stand wherever the paper's numbers are shown."""
+    unit = "scores in percent" if paper.unit == "percent" else "scores from 0 to 1"
     return (
-        f"The paper's numbers are {paper.metric}. They are on other data, at other resolutions "
-        "and with other budgets: compare the trend along each axis, never number by number."
+        f"The paper's numbers are {paper.metric}; {unit}. They are on other data, at other "
+        "resolutions and with other budgets: compare the trend along each axis, never number by "
+        "number."
     )
 
 
-def beside(table: Table, paper: PaperTable) -> str:
-    """Return Markdown with our table and the paper's below it, the latter marked as not comparable.
+def beside(table: Table, papers: Sequence[PaperTable]) -> str:
+    """Return Markdown with our table and the papers' below it, marked as not comparable.
 
-    The paper's table is shown as it is stored; :func:`transpose` it first to line up the axes.
+    A paper's table is shown as it is stored; :func:`transpose` it first to line up the axes.
     """
-    lines = [
-        to_markdown(table),
-        f"**For orientation: {paper.paper} {paper.where}**",
-        "",
-        caveat(paper),
-        "",
-        f"| {paper.row_axis} \\ {paper.column_axis} | {' | '.join(map(str, paper.columns))} |",
-        "|---" + "|---:" * len(paper.columns) + "|",
-    ]
-    for row, values in zip(paper.rows, paper.values, strict=True):
-        shown = ["-" if value is None else f"{value:.4f}" for value in values]
-        lines.append(f"| {row} | {' | '.join(shown)} |")
-    lines += ["", f"Claim: {paper.claim}.", f"Their numbers: {paper.claim_check}."]
+    return "\n".join([to_markdown(table), *map(_for_orientation, papers)])
+
+
+def _for_orientation(paper: PaperTable) -> str:
+    lines = [f"**For orientation: {paper.paper} {paper.where}**", ""]
+    if paper.values:
+        lines += [
+            caveat(paper),
+            "",
+            f"| {paper.row_axis} \\ {paper.column_axis} | {' | '.join(map(str, paper.columns))} |",
+            "|---" + "|---:" * len(paper.columns) + "|",
+        ]
+        lines += [
+            f"| {row} | {' | '.join(line)} |"
+            for row, line in zip(paper.rows, paper.texts, strict=True)
+        ]
+        lines.append("")
+    lines += [f"Claim: {paper.claim}.", f"Their numbers: {paper.claim_check}."]
     return "\n".join(lines) + "\n"
 
 
@@ -174,3 +134,8 @@ def paper_cell(paper: PaperTable, ranks: Mapping[str, int]) -> str | None:
         return None
     place = ", ".join(f"{axis}={values[ranks[axis]]}" for axis, values in axes.items())
     return f"{paper.id}[{place}]"
+
+
+def table_of(cell: str) -> str:
+    """Return the id of the table that a cell's name begins with; see :func:`paper_cell`."""
+    return cell.partition("[")[0]

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import jinja2
 
+from raysweep.evaluate import fit_costs
+from raysweep.evaluate.fit_costs import FitCost
 from raysweep.evaluate.papers import PaperTable, caveat
 from raysweep.evaluate.tables import Table, best, best_cell, caption, cell_text
 
@@ -66,10 +68,11 @@ class Report:
         dataset: facts to list (name, fingerprint, counts), in order.
         machine: one line on where it ran.
         revision: git revision of the code.
-        heat_map: the table as a picture.
+        figure: the table as a picture.
         baselines: rows that were not swept.
         pictures: more pictures in order: the best cell's predictions, learning curves.
-        paper: the paper's table to show for orientation, turned as it should appear.
+        costs: what the fits of the rows took.
+        papers: the papers' tables to show for orientation, turned as they should appear.
         lineage: the stages behind every number.
         failures: trials without a score.
     """
@@ -80,10 +83,11 @@ class Report:
     dataset: Mapping[str, str | int]
     machine: str
     revision: str
-    heat_map: Picture
+    figure: Picture
     baselines: Collection[str] = ()
     pictures: tuple[Picture, ...] = ()
-    paper: PaperTable | None = None
+    costs: tuple[FitCost, ...] = ()
+    papers: tuple[PaperTable, ...] = ()
     lineage: tuple[Lineage, ...] = ()
     failures: tuple[Failure, ...] = ()
 
@@ -102,7 +106,10 @@ def html(report: Report) -> str:
         winners=best(table),
         champion=best_cell(table),
         caption=caption(table),
-        caveat=caveat(report.paper) if report.paper else "",
+        cost_headings=fit_costs.HEADINGS,
+        cost_caveat=fit_costs.CAVEAT,
+        caveats=[caveat(paper) for paper in report.papers],
+        titles=list(dict.fromkeys(paper.paper for paper in report.papers)),
         stages=_stage_names(report.lineage),
     )
 

@@ -22,7 +22,7 @@ def fir_kernel() -> torch.Tensor:
 def filter2d(
     x: torch.Tensor, kernel: torch.Tensor, *, padding: int, stride: int = 1, gain: float = 1.0
 ) -> torch.Tensor:
-    """Filter every channel on its own.
+    """Filter every channel on its own; padding 1 and stride 2 halve height and width.
 
     Args:
         x: ``(batch, channels, height, width)``.
@@ -47,16 +47,6 @@ def upsample2d(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
     """
     depthwise = _depthwise(kernel * 4.0, like=x)
     return F.conv_transpose2d(x, depthwise, stride=2, padding=1, groups=x.shape[1])
-
-
-def downsample2d(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
-    """Halve height and width: filtered, then every second pixel.
-
-    Args:
-        x: ``(batch, channels, height, width)`` of even height and width.
-        kernel: ``(4, 4)``, symmetric.
-    """
-    return filter2d(x, kernel, padding=1, stride=2)
 
 
 def _depthwise(kernel: torch.Tensor, *, like: torch.Tensor) -> torch.Tensor:

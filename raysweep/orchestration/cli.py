@@ -18,7 +18,6 @@ from raysweep.data.render import DOMAINS
 from raysweep.evaluate.protocols import FOLDS
 from raysweep.experiment import Experiment
 from raysweep.orchestration.generative import check_images
-from raysweep.orchestration.prices import ONE_LINE
 from raysweep.presets import PRESETS
 from raysweep.represent.gan_weights import imported_config
 from raysweep.represent.weights import load_trunk
@@ -31,6 +30,12 @@ FILES = (
     "trunk.weights",
 )
 """Settings that hold a path; workers run in other directories, so it is made absolute."""
+
+PRICES = (
+    "{currency: USD, machines: [{name: g5.2xlarge, price: 1.21, cores: 8, gpus: 1, gpu: A10G, "
+    "spot: true}]}"
+)
+"""A price list of one machine, the price made up."""
 
 
 def parser(description: str, *, sweep: bool = False) -> argparse.ArgumentParser:
@@ -196,7 +201,7 @@ def _add_sweep(flags: argparse.ArgumentParser) -> None:
         "--prices",
         metavar="FILE",
         help="with --dry-run: add what it would cost; FILE (YAML or JSON) says what an hour of a "
-        f"type of machine costs, e.g. {ONE_LINE}",
+        f"type of machine costs, e.g. {PRICES}",
     )
 
 

@@ -6,7 +6,7 @@ import argparse
 import importlib.util
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +25,10 @@ from raysweep.orchestration.mlflow_client import (
 )
 from raysweep.orchestration.models import SegmentorModel
 from raysweep.orchestration.prediction import find_model
-from raysweep.orchestration.storage import Storage
+from raysweep.orchestration.provenance import NAME as LICENCES
+from raysweep.orchestration.provenance import Origin, as_text, note, origins_of, tags
+from raysweep.orchestration.stages import StageStore
+from raysweep.orchestration.storage import Storage, write_atomically
 
 PROGRAM, ONNX = "student.pt2", "student.onnx"
 TOLERANCE = 1e-3
@@ -60,7 +63,7 @@ class Exported(nn.Module):
 
 
 def run_export(options: argparse.Namespace) -> int:
-    """Export a student; return the exit code.
+    """Export a student, with the terms of what it was made from; return the exit code.
 
     Raises:
         ConfigError: the model is no student, or an exported file does not do what it does.
@@ -79,15 +82,20 @@ def run_export(options: argparse.Namespace) -> int:
     px = model.px
     generator = rng.generator(0, "export")
     example = torch.randint(0, 256, (IMAGES, 3, px, px), generator=generator).float()
+    stage = model.directory.parent.name
+    origins = origins_of(StageStore(storage), stage, model.directory.name)
     if options.dry_run:
-        console.print(f"distill/{model.directory.name}, step {candidate}, at {px} px")
+        console.print(f"{stage}/{model.directory.name}, step {candidate}, at {px} px")
+        console.print(f"note: {note(origins)}")
         return 0
     options.out.mkdir(parents=True, exist_ok=True)
     with terminal.quiet(options.out / "export.log") as screen:
         export_student(student, example, options.out, screen)
+        write_atomically(options.out / LICENCES, as_text(origins).encode())
         if options.register:
             name = options.register
-            problem = attempt(lambda: _register(storage, name, student, example, model, candidate))
+            made = _Made(student, example, model, candidate, origins)
+            problem = attempt(lambda: _register(storage, name, made))
             screen.print(
                 f"registered in MLflow as {name}"
                 if problem is None
@@ -95,6 +103,7 @@ def run_export(options: argparse.Namespace) -> int:
                 soft_wrap=True,
             )
     console.print(f"input: float32 RGB from 0 to 255, (batch, 3, {px}, {px}); output: scores")
+    console.print(f"note: {note(origins)}; see {options.out / LICENCES}", soft_wrap=True)
     return 0
 
 
@@ -163,33 +172,40 @@ def _installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
-def _register(
-    storage: Storage,
-    name: str,
-    student: nn.Module,
-    example: torch.Tensor,
-    model: SegmentorModel,
-    candidate: int,
-) -> None:
+class _Made(NamedTuple):
+    """What is registered."""
+
+    student: nn.Module
+    example: torch.Tensor
+    model: SegmentorModel
+    candidate: int
+    origins: list[Origin]
+
+
+def _register(storage: Storage, name: str, made: _Made) -> None:
     """Log the student as an MLflow model, with its signature and an input, and register it."""
     import mlflow
     from mlflow.models import infer_signature
 
-    images: Any = example.numpy().astype(np.float32)
+    images: Any = made.example.numpy().astype(np.float32)
     with torch.no_grad():
-        scores = student(example).numpy()
-    where = experiment_id(connect(storage), storage, "raysweep/distill")
-    run_name = f"export {model.directory.name[:8]}"
+        scores = made.student(made.example).numpy()
+    client = connect(storage)
+    where = experiment_id(client, storage, "raysweep/distill")
+    key, terms = made.model.directory.name, tags(made.origins)
     with (
         tracked_by_default(storage),
-        mlflow.start_run(experiment_id=where, run_name=run_name),
+        mlflow.start_run(experiment_id=where, run_name=f"export {key[:8]}"),
     ):
-        mlflow.set_tag("raysweep.stage.distill", model.directory.name)
-        mlflow.log_param("candidate", candidate)
-        mlflow.pytorch.log_model(
-            student,
+        mlflow.set_tags({f"raysweep.stage.{made.model.directory.parent.name}": key, **terms})
+        mlflow.log_param("candidate", made.candidate)
+        logged = mlflow.pytorch.log_model(
+            made.student,
             name="student",
             signature=infer_signature(images, scores),
             input_example=images,
             registered_model_name=name,
         )
+        registry = mlflow.MlflowClient()
+        for tag, value in terms.items():
+            registry.set_model_version_tag(name, logged.registered_model_version, tag, value)

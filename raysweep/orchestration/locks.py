@@ -1,4 +1,4 @@
-"""Single flight where there is no file locking: a named Ray actor per stage.
+"""Single flight where the storage has no locks: one on the machine, and a name on the cluster.
 
 Object stores have no locks. The name of a Ray actor is unique in a cluster, and an actor dies with
 the process that made it, so a killed trial never leaves a stage locked.
@@ -10,18 +10,15 @@ import time
 from typing import Any
 
 import ray
-from filelock import Timeout
+from filelock import FileLock, Timeout
 
 
 class _Holder:
     """Holds a name and nothing else."""
 
-    def ping(self) -> bool:
-        return True
-
 
 class ActorLock:
-    """The subset of ``filelock.FileLock`` that the stage store uses, across a Ray cluster."""
+    """A lock across a Ray cluster, with the subset of ``filelock.FileLock`` that is used here."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -30,11 +27,11 @@ class ActorLock:
     def acquire(self, *, timeout: float) -> None:
         """Take the name, or raise ``filelock.Timeout`` after ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
+        options = {"name": self.name, "namespace": "raysweep", "num_cpus": 0}
         while True:
             try:
-                options = {"name": self.name, "namespace": "raysweep", "num_cpus": 0}
+                # the cluster has the name when this returns; the process behind it may come later
                 self._holder = ray.remote(_Holder).options(**options).remote()
-                ray.get(self._holder.ping.remote())
                 return
             except ValueError:  # the name is taken
                 if time.monotonic() > deadline:
@@ -42,6 +39,37 @@ class ActorLock:
                 time.sleep(0.1)
 
     def release(self) -> None:
-        """Give the name back."""
-        ray.kill(self._holder)
-        self._holder = None
+        """Give the name back, if it was taken."""
+        if self._holder is not None:
+            ray.kill(self._holder)
+            self._holder = None
+
+
+class ClusterLock:
+    """Keeps out the processes of this machine and, where Ray runs, those of its cluster.
+
+    Two clusters, or two machines without Ray, may compute the same stage at the same time: they
+    store the same files.
+
+    Args:
+        on_machine: a lock on the local disk, whose working directory of the stage it guards too.
+        on_cluster: used if this process belongs to a cluster.
+    """
+
+    def __init__(self, on_machine: FileLock, on_cluster: ActorLock) -> None:
+        self.on_machine, self.on_cluster = on_machine, on_cluster
+
+    def acquire(self, *, timeout: float) -> None:
+        """Take both, or raise ``filelock.Timeout`` after about ``timeout`` seconds."""
+        self.on_machine.acquire(timeout=timeout)
+        try:
+            if ray.is_initialized():
+                self.on_cluster.acquire(timeout=timeout)
+        except BaseException:
+            self.on_machine.release()
+            raise
+
+    def release(self) -> None:
+        """Give both back."""
+        self.on_cluster.release()
+        self.on_machine.release()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+from filelock import FileLock
 
 from raysweep.data.dataset import DatasetInfo
 from raysweep.orchestration.cost import git_revision
@@ -22,6 +25,9 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 
 
+DATABASE_SECONDS = 120.0
+"""Most seconds to wait for another process that makes or migrates the database."""
+
 BATCH = 900  # MLflow takes at most 1000 metrics in one call
 
 
@@ -33,8 +39,13 @@ def attempt(action: Callable[[], object]) -> str | None:
     try:
         action()
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        return textwrap.shorten(str(error), width=120)
+        return public(textwrap.shorten(str(error), width=120))
     return None
+
+
+def public(text: str) -> str:
+    """Return a text without the user names and passwords of its URIs."""
+    return re.sub(r"://[^/@\s]*@", "://", text)
 
 
 def tracking_uri(storage: Storage) -> str:
@@ -64,13 +75,19 @@ def stages_of_run(storage: Storage, run_id: str) -> dict[str, str]:
 
 
 def connect(storage: Storage) -> Any:
-    """Return a client of the tracking server, or of the database beside the results."""
+    """Return a client of the tracking server, or of the database beside the results.
+
+    Two drivers that make the same database at the same time would break it: one makes it.
+    """
     import mlflow
 
     uri = tracking_uri(storage)
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    return mlflow.MlflowClient(tracking_uri=uri)
+    if not uri.startswith("sqlite:///"):
+        return mlflow.MlflowClient(tracking_uri=uri)
+    database = Path(uri.removeprefix("sqlite:///"))
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(database.with_name(f"{database.name}.lock"), timeout=DATABASE_SECONDS):
+        return mlflow.MlflowClient(tracking_uri=uri)
 
 
 @contextmanager
@@ -99,13 +116,21 @@ def tracked_by_default(storage: Storage) -> Iterator[None]:
 
 def experiment_id(client: Any, storage: Storage, title: str) -> str:
     """Return the id of an MLflow experiment, made on first use with an absolute artifact root."""
+    from mlflow.exceptions import MlflowException
+
     found = client.get_experiment_by_name(title)
     if found:
         return str(found.experiment_id)
-    beside = storage.is_local and tracking_uri(storage).startswith("sqlite")
-    root = f"file://{storage.path('mlflow-artifacts')}" if beside else None
+    beside = tracking_uri(storage).startswith("sqlite")  # else a server knows where
+    root = f"file://{storage.local('mlflow-artifacts')}" if beside else None
     tags = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens on its runs
-    return str(client.create_experiment(title, artifact_location=root, tags=tags))
+    try:
+        return str(client.create_experiment(title, artifact_location=root, tags=tags))
+    except MlflowException:  # another driver was faster, or it cannot be made
+        found = client.get_experiment_by_name(title)
+        if found is None:
+            raise
+        return str(found.experiment_id)
 
 
 def comparison_link(uri: str, experiment: str) -> str:

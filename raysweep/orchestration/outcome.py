@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +15,22 @@ import pandas as pd
 from rich.console import Console
 
 from raysweep.data.dataset import DatasetInfo
-from raysweep.evaluate import figures, report
+from raysweep.evaluate import fit_costs, report
+from raysweep.evaluate.figures import heat_map
+from raysweep.evaluate.fit_costs import FitCost
+from raysweep.evaluate.line_figures import Curve, Curves, curve_figure, line_figure
 from raysweep.evaluate.papers import beside
 from raysweep.evaluate.tables import Table, best_cell, caption, pivot, render, to_csv
 from raysweep.orchestration.cost import git_revision
+from raysweep.orchestration.pipeline import CANDIDATES
 from raysweep.orchestration.plan import Plan, SearchSpace
-from raysweep.orchestration.stages import StageStore
+from raysweep.orchestration.stages import Stage, StageStore
+
+FIGURE, CURVES = "figure.png", "curves.png"
+ABOUT_CURVES = (
+    "Validation mIoU of the candidates over the steps of what is scored: mean over repeats; the "
+    "band is one sample standard deviation"
+)
 
 
 @dataclass(frozen=True)
@@ -40,41 +51,69 @@ def write_outcome(
     preset: str,
     failures: Mapping[str, str],
 ) -> Outcome:
-    """Write table (CSV, Markdown), figure and HTML report from the finished stages."""
+    """Write table (CSV, Markdown), figures and HTML report from the finished stages.
+
+    Off the local disk they are stored too.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     title = f"{preset} on {info.name}: mIoU on the test split"
     table = table_of(plan, space, store, title=title)
-    paper = space.PAPER
-    files = {name: directory / name for name in ("table.csv", "table.md", "figure.png")}
-    files["table.csv"].write_text(to_csv(table))
-    files["table.md"].write_text(beside(table, paper))
-    baselines = tuple(row for row in space.BASELINES if row in plan.rows)
-    figures.heat_map(table, files["figure.png"], baselines=baselines)
-    files["report.html"] = report.write(
-        report.Report(
-            table=table,
-            command=command_line(),
-            preset=preset,
-            dataset={
-                "name": info.name,
-                "fingerprint": info.fingerprint,
-                **{f"{split} images": count for split, count in info.counts.items()},
-            },
-            machine=machine(),
-            revision=git_revision(),
-            heat_map=report.Picture(caption(table), files["figure.png"].read_bytes()),
-            baselines=baselines,
-            pictures=_pictures(plan, store, table),
-            paper=paper,
-            lineage=_lineage(plan, store),
-            failures=tuple(
-                report.Failure(trial, text.splitlines()[0], f"logs/{log_name(trial)}")
-                for trial, text in failures.items()
-            ),
-        ),
-        directory / "report.html",
+    costs = fit_costs.fit_costs(_measured(plan, store))
+    files = _write_tables(directory, table, costs, space)
+    files |= _draw(directory, table, plan, space, store)
+    pictures = _pictures(plan, store, table)
+    if CURVES in files:
+        pictures += (report.Picture(ABOUT_CURVES, files[CURVES].read_bytes()),)
+    page = report.Report(
+        table=table,
+        command=command_line(),
+        preset=preset,
+        dataset=_facts(info),
+        machine=machine(),
+        revision=git_revision(),
+        figure=report.Picture(caption(table), files[FIGURE].read_bytes()),
+        baselines=_baselines(plan, space),
+        costs=costs,
+        pictures=pictures,
+        papers=space.PAPERS,
+        lineage=_lineage(plan, store),
+        failures=_failures(failures),
     )
+    files["report.html"] = report.write(page, directory / "report.html")
+    if not store.storage.is_local:
+        for name, path in files.items():
+            store.storage.upload(path, directory.name, name)
     return Outcome(table, files)
+
+
+def _write_tables(
+    directory: Path, table: Table, costs: Sequence[FitCost], space: SearchSpace
+) -> dict[str, Path]:
+    sections = [beside(table, space.PAPERS)]
+    if costs:
+        sections.append(fit_costs.to_markdown(costs, row_axis=space.ROW_AXIS))
+    texts = {"table.csv": to_csv(table), "table.md": "\n".join(sections)}
+    for name, text in texts.items():
+        (directory / name).write_text(text)
+    return {name: directory / name for name in texts}
+
+
+def _draw(
+    directory: Path, table: Table, plan: Plan, space: SearchSpace, store: StageStore
+) -> dict[str, Path]:
+    """Draw the table and, if the page asks and results have them, learning curves."""
+    draw = line_figure if space.FIGURE == "lines" else heat_map
+    files = {FIGURE: draw(table, directory / FIGURE, baselines=_baselines(plan, space))}
+    curves = _curves(plan, space, store)
+    if curves:
+        files[CURVES] = curve_figure(
+            curves, directory / CURVES, row_axis=space.ROW_AXIS, column_axis=space.COLUMN_AXIS
+        )
+    return files
+
+
+def _baselines(plan: Plan, space: SearchSpace) -> tuple[str, ...]:
+    return tuple(row for row in space.BASELINES if row in plan.rows)
 
 
 def table_of(plan: Plan, space: SearchSpace, store: StageStore, *, title: str) -> Table:
@@ -126,6 +165,43 @@ def machine() -> str:
     """Return one line on where this runs."""
     python = platform.python_version()
     return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {python}"
+
+
+def _facts(info: DatasetInfo) -> dict[str, str | int]:
+    counts = {f"{split} images": count for split, count in info.counts.items()}
+    return {"name": info.name, "fingerprint": info.fingerprint, **counts}
+
+
+def _failures(failures: Mapping[str, str]) -> tuple[report.Failure, ...]:
+    return tuple(
+        report.Failure(trial, text.splitlines()[0], f"logs/{log_name(trial)}")
+        for trial, text in failures.items()
+    )
+
+
+def _measured(plan: Plan, store: StageStore) -> dict[str, list[tuple[float, int]]]:
+    """Return seconds and steps of every row's fits; what several columns score counts once."""
+    found: dict[str, dict[Stage, tuple[float, int]]] = {row: {} for row in plan.rows}
+    for trial in plan.trials:
+        stage = trial.chain.fit
+        if store.done(stage):
+            record = store.record(stage)
+            found[trial.row][stage] = (record["cost"]["seconds"], record["metrics"]["step"])
+    return {row: list(fits.values()) for row, fits in found.items()}
+
+
+def _curves(plan: Plan, space: SearchSpace, store: StageStore) -> Curves:
+    """Return the candidates of the page's rows, as far as evaluations have left them."""
+    found: dict[tuple[str, str], list[Curve]] = {}
+    for trial in plan.trials:
+        stage = trial.chain.evaluate
+        if trial.row not in space.CURVES or not store.done(stage):
+            continue
+        place = store.directory(stage) / CANDIDATES
+        if place.exists():
+            curve = {row["step"]: row["val_miou"] for row in json.loads(place.read_text())}
+            found.setdefault(trial.configuration, []).append(curve)
+    return found
 
 
 def _pictures(plan: Plan, store: StageStore, table: Table) -> tuple[report.Picture, ...]:

@@ -7,7 +7,7 @@ function lists them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ from PIL import Image
 from raysweep.data.dataset import Dataset
 from raysweep.data.records import Split
 from raysweep.evaluate.images import grid
-from raysweep.evaluate.metrics import confusion, scores
+from raysweep.evaluate.metrics import Absent, confusion, scores
 from raysweep.evaluate.protocols import five_folds, held_out
 from raysweep.experiment import EvaluateConfig, Experiment
 from raysweep.orchestration.chain import Chain, chain_of
@@ -104,8 +104,7 @@ def score(
     else:
         val = torch.stack([confusions("val", at).sum(0) for at in range(len(steps))])
         result = held_out(val, lambda at: confusions("test", at).sum(0), absent=config.absent)
-        reached = [scores(counts, absent=config.absent).miou for counts in val]
-        _keep_candidates(workspace, dict(zip(steps, reached, strict=True)))
+        _keep_candidates(workspace, steps, val, absent=config.absent)
     candidate = steps[result.selected[0]]
     names = dataset.names("test")[: config.images]
     inputs = inputs_of_split("test")[: config.images]
@@ -116,8 +115,13 @@ def score(
     return {**asdict(result.scores), **spread, **found}
 
 
-def _keep_candidates(workspace: Workspace, reached: Mapping[int, float]) -> None:
-    rows = [{"step": step, "val_miou": miou} for step, miou in reached.items()]
+def _keep_candidates(
+    workspace: Workspace, steps: Sequence[int], val: torch.Tensor, *, absent: Absent
+) -> None:
+    rows = [
+        {"step": step, "val_miou": scores(counts, absent=absent).miou}
+        for step, counts in zip(steps, val, strict=True)
+    ]
     write_atomically(workspace.path / CANDIDATES, json.dumps(rows, indent=1).encode())
 
 

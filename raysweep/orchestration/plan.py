@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
-from raysweep.config import digest, override
+from raysweep.config import ConfigError, digest, override
 from raysweep.evaluate.papers import PaperTable
 from raysweep.experiment import Experiment
 from raysweep.orchestration.chain import Chain, chain_of
@@ -16,6 +16,8 @@ from raysweep.orchestration.stages import Stage, StageStore
 
 Changes = Mapping[str, Any]
 """Dotted settings to values."""
+Drawing = Literal["heat map", "lines"]
+"""How a table is drawn; lines run over columns whose labels are numbers."""
 
 
 class Cell(NamedTuple):
@@ -25,7 +27,8 @@ class Cell(NamedTuple):
         row: label of its row.
         column: label of its column.
         changes: what is changed of the base.
-        paper: the cell of the paper's table whose part it plays, if there is one.
+        paper: the cell of a paper's table whose part it plays, if there is one; begins with the
+            table's id, e.g. ``ganorcon_appE[segmentor=256, moco=96]``.
     """
 
     row: str
@@ -42,7 +45,9 @@ class SearchSpace(Protocol):
         METRIC: name of a score, and ``max`` or ``min``; what ``--search optuna`` goes by.
         BASELINES: labels of the rows that are not swept, to the method behind them.
         REPEATS: preset to the default number of repeats.
-        PAPER: the printed table that is shown beside.
+        FIGURE: how the table is drawn.
+        PAPERS: the printed tables that are shown beside.
+        CURVES: labels of the rows whose candidates are drawn over steps.
         ROW_AXIS: name of what runs down the table.
         COLUMN_AXIS: name of what runs across.
     """
@@ -51,9 +56,17 @@ class SearchSpace(Protocol):
     METRIC: tuple[str, str]
     BASELINES: dict[str, str]
     REPEATS: dict[str, int]
-    PAPER: PaperTable
+    FIGURE: Drawing
     ROW_AXIS: str
     COLUMN_AXIS: str
+
+    @property
+    def PAPERS(self) -> tuple[PaperTable, ...]:  # noqa: N802
+        """The printed tables; the first one's id goes with cells that name none."""
+
+    @property
+    def CURVES(self) -> tuple[str, ...]:  # noqa: N802
+        """Labels of rows; those that a plan does not have are passed over."""
 
     @property
     def cells(self) -> Callable[[str], list[Cell]]:
@@ -187,8 +200,11 @@ def make_plan(
     """Expand configurations into trials.
 
     Raises:
-        ConfigError: a combination is refused; the message names the setting.
+        ConfigError: a combination is refused; the message names the setting. Or lines are to be
+            drawn over columns that are not numbers.
     """
+    if space.FIGURE == "lines":
+        _check_numeric(dict.fromkeys(cell.column for cell in cells))
     trials = [
         make_trial(space, base, cell, repeat=repeat, fingerprint=fingerprint)
         for cell in cells
@@ -197,6 +213,16 @@ def make_plan(
     axes = {key: value for trial in trials for key, value in trial.axes.items()}
     unset = {key: "none" if isinstance(value, str) else 0 for key, value in axes.items()}
     return Plan(tuple(replace(trial, axes=unset | dict(trial.axes)) for trial in trials))
+
+
+def _check_numeric(columns: Iterable[str]) -> None:
+    from raysweep.evaluate.line_figures import number_of  # workers never draw
+
+    for column in columns:
+        try:
+            number_of(column)
+        except ValueError as error:
+            raise ConfigError(f"FIGURE = 'lines': {error}; set FIGURE = 'heat map'") from None
 
 
 def _plain(value: Any) -> Any:

@@ -30,6 +30,7 @@ class Sweep:
         plan: the grid's trials; of a search those of the baselines, and in the end of the best.
         search: how configurations are chosen, None for a grid.
         failures: trial to what went wrong.
+        left_out: why configurations of the page are not in the plan, a sentence each.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Sweep:
     store: StageStore
     search: Search | None = None
     failures: dict[str, str] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
     def left(self) -> int:
         """Return how many trials have neither a result nor a failure."""
@@ -91,6 +93,8 @@ def prepare(title: str, space: SearchSpace, options: argparse.Namespace) -> Swee
     Raises:
         ValueError: names the flag or setting, its value, what is allowed and what to do.
     """
+    if options.prices is not None and not options.dry_run:
+        raise ConfigError(f"--prices {options.prices}: only with --dry-run, which shows the cost")
     base = experiment_from(options, presets=space.BASE)
     if options.workers > 1 and base.pretrain.batch % options.workers:
         raise ConfigError(
@@ -103,6 +107,7 @@ def prepare(title: str, space: SearchSpace, options: argparse.Namespace) -> Swee
     cells = space.cells(options.preset)
     if options.search == "optuna":
         cells = [cell for cell in cells if cell.row in space.BASELINES]
+    cells, left_out = _with_enough_labels(cells, info)
     plan = make_plan(space, base, cells=cells, repeats=repeats, fingerprint=info.fingerprint)
     name = f"{title}-{options.preset}-{info.name}"
     plain = override(space.BASE[options.preset](), {"data.source": base.data.source})
@@ -119,8 +124,26 @@ def prepare(title: str, space: SearchSpace, options: argparse.Namespace) -> Swee
         plan=plan,
         repeats=repeats,
         store=StageStore(storage),
+        left_out=left_out,
         search=_search_of(space, base, options, repeats, storage.local(name, "optuna.db")),
     )
+
+
+def _with_enough_labels(cells: list[Cell], info: DatasetInfo) -> tuple[list[Cell], tuple[str, ...]]:
+    """Leave out configurations that ask for more labelled images than the dataset has.
+
+    Returns:
+        The others, and a sentence for each number of images that is not there.
+    """
+    available = info.counts["train"]
+    wanted = [int(cell.changes.get("data.shots", 0)) for cell in cells]
+    missing = sorted({shots for shots in wanted if shots > available})
+    sentences = tuple(
+        f"left out: {shots} labelled images; {info.name} has {available} to train on"
+        for shots in missing
+    )
+    kept = [cell for cell, shots in zip(cells, wanted, strict=True) if shots <= available]
+    return kept, sentences
 
 
 def _search_of(

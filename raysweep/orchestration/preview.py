@@ -9,15 +9,54 @@ import rich.table
 from rich.console import Console
 
 from raysweep.data.dataset import DatasetInfo
+from raysweep.orchestration.devices import print_devices
 from raysweep.orchestration.estimate import NAMES, Clock, disk_gib, peak_gib
 from raysweep.orchestration.plan import Plan
+from raysweep.orchestration.prices import read_prices, show_cost
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.terminal import clock
 
+LONG = 24 * 3600.0
+"""Seconds of one worker from which on a plan is shown on GPUs as well."""
 
-def preview(console: Console, plan: Plan, store: StageStore, *, info: DatasetInfo) -> None:
-    """Print the plan; nothing is started and nothing is written."""
+
+def preview(
+    console: Console,
+    plan: Plan,
+    store: StageStore,
+    *,
+    info: DatasetInfo,
+    prices: str | None = None,
+) -> None:
+    """Print the plan; nothing is started and nothing is written.
+
+    Args:
+        console: where to.
+        plan: what is asked for.
+        store: knows what is done.
+        info: the dataset.
+        prices: file that says what machines cost; see :func:`read_prices`.
+
+    Raises:
+        ConfigError: the prices cannot be used; nothing has been printed.
+    """
+    price_list = None if prices is None else read_prices(prices)
     times = Clock(plan.trials, store, info.counts)
+    table, left = _stages(plan, store, times)
+    console.print(f"{len(plan.trials)} trials on {info.name} ({info.fingerprint})")
+    for trial in plan.trials:
+        state = "done" if store.done(trial.chain.evaluate) else "to run"
+        keys = " -> ".join(stage.key[:8] for stage in trial.chain)
+        console.print(f"  {state:7} {trial}: {keys}", soft_wrap=True)
+    console.print(table)
+    _print_resources(console, plan, store, info=info, seconds=left)
+    if left > LONG:
+        print_devices(console, plan, store, counts=info.counts)
+    show_cost(console, plan, store, times=times, seconds=left, prices=price_list)
+
+
+def _stages(plan: Plan, store: StageStore, times: Clock) -> tuple[rich.table.Table, float]:
+    """Return the table of stages by kind, and the seconds of one worker that are left."""
     stages = plan.stages()
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for heading in ("stage", "needed", "distinct", "done", "to resume", "to run", "about"):
@@ -28,20 +67,12 @@ def preview(console: Console, plan: Plan, store: StageStore, *, info: DatasetInf
         done = sum(store.done(stage) for stage in here)
         resume = sum(store.started(stage) and not store.done(stage) for stage in here)
         seconds = sum(
-            times.seconds(trials[0], name)
-            for stage, trials in here.items()
-            if not store.done(stage)
+            times.of(trials[0], stage) for stage, trials in here.items() if not store.done(stage)
         )
         left += seconds
         counts = (len(plan.trials), len(here), done, resume, len(here) - done)
         table.add_row(name, *map(str, counts), clock(seconds))
-    console.print(f"{len(plan.trials)} trials on {info.name} ({info.fingerprint})")
-    for trial in plan.trials:
-        state = "done" if store.done(trial.chain.evaluate) else "to run"
-        keys = " -> ".join(stage.key[:8] for stage in trial.chain)
-        console.print(f"  {state:7} {trial}: {keys}", soft_wrap=True)
-    console.print(table)
-    _print_resources(console, plan, store, info=info, seconds=left)
+    return table, left
 
 
 def _print_resources(

@@ -7,6 +7,7 @@ the table: a killed search is taken up where it was.
 from __future__ import annotations
 
 import functools
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,10 +67,17 @@ class Search:
         return len(self._trials())
 
     def found(self) -> list[Changes]:
-        """Return the configurations tried, the best first; those stopped early come last."""
-        known = self._trials()
-        sign = -1 if self.space.METRIC[1] == "max" else 1
-        known.sort(key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+        """Return the configurations tried, the best first and those that failed last.
+
+        One that was stopped early has its place by the score that it had then.
+        """
+        known, mode = self._trials(), self.space.METRIC[1]
+
+        def rank(trial: optuna.trial.FrozenTrial) -> tuple[float, int]:
+            value = worst(mode) if trial.value is None else trial.value
+            return (-value if mode == "max" else value), trial.number
+
+        known.sort(key=rank)
         return [
             self.space.suggest(self.preset, optuna.trial.FixedTrial(trial.params))
             for trial in known
@@ -104,6 +112,7 @@ class Search:
             repeats=[dict(self.space.repeat(index)) for index in range(self.repeats)],
             storage_uri=storage.uri,
             metric=metric,
+            failed=worst(mode),
         )
         execute(
             trainable,
@@ -120,6 +129,11 @@ class Search:
         known = optuna.load_study(study_name=STUDY, storage=f"sqlite:///{self.study}")
         over = [optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED]
         return known.get_trials(states=over)
+
+
+def worst(mode: str) -> float:
+    """Return the score of a configuration that failed: any other is better."""
+    return -math.inf if mode == "max" else math.inf
 
 
 def best_cells(search: Search, *, most: int, done: Callable[[Cell], bool]) -> list[Cell]:
@@ -145,6 +159,7 @@ def _try(
     repeats: Sequence[Changes],
     storage_uri: str,
     metric: str,
+    failed: float,
 ) -> None:
     """The Tune function: all repeats of one configuration, the first one watched by ASHA."""
     scores: list[float] = []
@@ -158,7 +173,7 @@ def _try(
             run_with = Run(store, dataset, device_here(), lambda _: None, watched)
             scores.append(float(compute(experiment, run_with)["metrics"][metric]))
         except Exception as error:  # the other configurations go on
-            tune.report({**where, "failure": failure_text(error), SCORE: 0.0, STEP: 0})
+            tune.report({**where, "failure": failure_text(error), SCORE: failed, STEP: 0})
             return
         end = experiment.fit.steps + index + 1
         tune.report({**where, SCORE: statistics.fmean(scores), STEP: end})

@@ -8,8 +8,11 @@ checkpoint under ``work/`` and resumes from it. One process at a time computes a
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import io
 import json
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,11 +27,14 @@ from filelock import FileLock, Timeout
 
 from raysweep.config import digest
 from raysweep.orchestration.cost import Stopwatch, git_revision
-from raysweep.orchestration.locks import ActorLock
+from raysweep.orchestration.locks import ActorLock, ClusterLock
+from raysweep.orchestration.pulse import Patience, Pulse
 from raysweep.orchestration.storage import Storage, write_atomically
 
+LOG = logging.getLogger(__name__)
 DONE = "DONE"
 CHECKPOINT = "checkpoint.pt"
+CHECKSUM_BYTES = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,29 +89,54 @@ class Workspace:
         self.path = storage.local(*self.names)
         self.path.mkdir(parents=True, exist_ok=True)
         self.stopwatch = Stopwatch()
+        self._uploaded: dict[Path, tuple[int, int]] = {}
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Store the state to resume from, atomically; the time spent so far goes with it."""
+        """Store the state to resume from, atomically; the time spent so far goes with it.
+
+        The files written so far are stored too: another machine may be the one that goes on.
+        """
         buffer = io.BytesIO()
         torch.save({"state": state, "seconds": self.stopwatch.seconds}, buffer)
-        write_atomically(self.path / CHECKPOINT, buffer.getvalue())
+        data = buffer.getvalue()
+        write_atomically(self.path / CHECKPOINT, _checksum(data) + data)
         if not self.storage.is_local:
-            self.storage.upload(self.path / CHECKPOINT, *self.names, CHECKPOINT)
+            self._upload_changes()
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """Return the last stored state, or None when the stage starts afresh."""
+        """Return the last stored state, or None when the stage starts afresh.
+
+        A checkpoint that cannot be read is set aside with a warning, and the stage starts afresh.
+        """
         place = self.path / CHECKPOINT
         if not self.storage.is_local and self.storage.exists(*self.names, CHECKPOINT):
-            with self.storage.fs.open_input_stream(
-                self.storage.path(*self.names, CHECKPOINT)
-            ) as stream:
-                write_atomically(place, stream.read())
-        if not place.exists():
+            copies = self.storage.fetch(self.path, *self.names)
+            self._uploaded = {file: _state(file) for file in copies}
+        try:
+            stored = place.read_bytes()
+        except FileNotFoundError:
             return None
-        saved = torch.load(place, map_location="cpu", weights_only=True)
-        self.stopwatch.add(saved["seconds"])
-        state: dict[str, Any] = saved["state"]
+        try:
+            saved = torch.load(_checked(stored), map_location="cpu", weights_only=True)
+            seconds, state = float(saved["seconds"]), dict(saved["state"])
+        except Exception as error:  # torch, zip and pickle raise whatever comes first
+            self._set_aside(place, error)
+            return None
+        self.stopwatch.add(seconds)
         return state
+
+    def _set_aside(self, place: Path, error: Exception) -> None:
+        aside = self.path.with_name(f"{self.path.name}.damaged.pt")
+        with contextlib.suppress(FileNotFoundError):  # another worker of this run was faster
+            place.replace(aside)
+        if not self.storage.is_local and self.storage.exists(*self.names, CHECKPOINT):
+            self.storage.fs.delete_file(self.storage.path(*self.names, CHECKPOINT))
+        LOG.warning(
+            "the checkpoint of %s is damaged (%s); it is kept as %s, and the stage starts again",
+            self.stage,
+            str(error).partition("\n")[0] or type(error).__name__,
+            aside,
+        )
 
     def commit(self, metrics: Mapping[str, Any]) -> None:
         """Publish the files written into :attr:`path` together with ``stage.json``.
@@ -133,11 +164,43 @@ class Workspace:
             self.path.rename(final)
             (final / CHECKPOINT).unlink(missing_ok=True)
             return
-        files = [file for file in self.path.iterdir() if file.name != CHECKPOINT]
-        for file in sorted(files, key=lambda file: file.name == DONE):  # DONE is last
-            self.storage.upload(file, *self.stage.place, file.name)
+        for file in self._files(last=DONE):
+            if file != self.path / CHECKPOINT:
+                self._upload(file, *self.stage.place)
         shutil.rmtree(self.path)
         self.storage.delete(*self.names)
+
+    def _files(self, *, last: str) -> list[Path]:
+        found = [path for path in self.path.rglob("*") if path.is_file() and path.suffix != ".tmp"]
+        return sorted(found, key=lambda path: (path == self.path / last, path))
+
+    def _upload(self, file: Path, *names: str) -> None:
+        self.storage.upload(file, *names, *file.relative_to(self.path).parts)
+
+    def _upload_changes(self) -> None:
+        """Store what is new since the last checkpoint, which comes last: it needs the others."""
+        for file in self._files(last=CHECKPOINT):
+            if self._uploaded.get(file) != _state(file):
+                self._upload(file, *self.names)
+                self._uploaded[file] = _state(file)
+
+
+def _checksum(data: bytes) -> bytes:
+    """Return what precedes a checkpoint; torch alone takes many a changed bit for a weight."""
+    return hashlib.blake2b(data, digest_size=CHECKSUM_BYTES).digest()
+
+
+def _checked(stored: bytes) -> io.BytesIO:
+    data = stored[CHECKSUM_BYTES:]
+    if _checksum(data) != stored[:CHECKSUM_BYTES]:
+        raise ValueError("its checksum does not match")
+    return io.BytesIO(data)
+
+
+def _state(file: Path) -> tuple[int, int]:
+    """Return what changes when a file is replaced."""
+    found = file.stat()
+    return found.st_mtime_ns, found.st_ino
 
 
 class StageStore:
@@ -190,26 +253,34 @@ class StageStore:
         Args:
             stage: what to compute.
             waiting: called about once a second while another process computes the stage.
+
+        Raises:
+            StuckError: the other process has shown no life for ten minutes
+                (``RAYSWEEP_SILENCE_SECONDS``).
         """
         if self.done(stage):
             yield None
             return
-        lock = self._lock(stage)
+        lock, pulse = self._lock(stage), ("work", f"{stage.name}-{stage.key}.alive")
+        patience = Patience(self.storage, *pulse)
         while True:
             try:
                 lock.acquire(timeout=1.0)
                 break
             except Timeout:
+                patience.check(str(stage))
                 if waiting is not None:
                     waiting()
         try:
-            yield None if self.done(stage) else Workspace(stage, self.storage)
+            with Pulse(self.storage, *pulse):
+                yield None if self.done(stage) else Workspace(stage, self.storage)
         finally:
             lock.release()
 
-    def _lock(self, stage: Stage) -> FileLock | ActorLock:
-        if not self.storage.is_local:
-            return ActorLock(f"raysweep-{digest(self.storage.uri)}-{stage.name}-{stage.key}")
+    def _lock(self, stage: Stage) -> FileLock | ClusterLock:
         place = self.storage.local("work", f"{stage.name}-{stage.key}.lock")
         place.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(place)
+        if self.storage.is_local:
+            return FileLock(place)
+        name = f"raysweep-{digest(self.storage.uri)}-{stage.name}-{stage.key}"
+        return ClusterLock(FileLock(place), ActorLock(name))

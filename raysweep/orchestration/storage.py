@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -38,8 +40,11 @@ class Storage:
         return "/".join((self.root.rstrip("/"), *names))
 
     def address(self, *names: str) -> str:
-        """Return what Ray takes as a storage path: a path if local, else a URI."""
-        return self.path(*names) if self.is_local else "/".join((self.uri.rstrip("/"), *names))
+        """Return what opens a name from anywhere: a path if local, else a URI, query included."""
+        if self.is_local:
+            return self.path(*names)
+        place, mark, query = self.uri.partition("?")  # s3://bucket/runs?endpoint_override=...
+        return "/".join((place.rstrip("/"), *names)) + mark + query
 
     def delete(self, *names: str) -> None:
         """Delete a directory, if it is there."""
@@ -78,8 +83,23 @@ class Storage:
     def upload(self, source: Path, *names: str) -> None:
         """Copy a local file to a name; a reader sees all of it or nothing."""
         target = self.path(*names)
-        self.fs.create_dir(target.rpartition("/")[0], recursive=True)
-        pafs.copy_files(str(source), target, destination_filesystem=self.fs)
+        try:
+            pafs.copy_files(str(source), target, destination_filesystem=self.fs)
+        except FileNotFoundError:  # not an object store, where names need no directories
+            self.fs.create_dir(target.rpartition("/")[0], recursive=True)
+            pafs.copy_files(str(source), target, destination_filesystem=self.fs)
+
+    def fetch(self, target: Path, *names: str) -> list[Path]:
+        """Copy the files of a remote directory into a local one, each whole; return the copies."""
+        root, copies = self.path(*names), []
+        for found in self.fs.get_file_info(pafs.FileSelector(root, recursive=True)):
+            if found.type == pafs.FileType.File:
+                place = target / found.path.removeprefix(f"{root}/")
+                _made(place.parent)
+                with self.fs.open_input_stream(found.path) as stream:
+                    write_atomically(place, stream.read())
+                copies.append(place)
+        return copies
 
     def download(self, *names: str) -> Path:
         """Return a local copy of a remote directory; local storage returns it in place."""
@@ -100,11 +120,30 @@ def _made(directory: Path) -> Path:
     return directory
 
 
+FULL = (os.strerror(errno.ENOSPC), "database or disk is full")
+"""What errors say that have no number: those of Ray's copies, and SQLite's."""
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Return whether an error, or one that led to it, says that a disk has no room left."""
+    while error is not None:
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        if full or any(words in str(error) for words in FULL):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that a kill at any moment leaves the old content or the new one."""
     aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with aside.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    aside.replace(path)
+    try:
+        with aside.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        aside.replace(path)
+    except OSError:  # half a file would keep a full disk full
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        raise

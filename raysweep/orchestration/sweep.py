@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
 import ray
@@ -16,6 +16,7 @@ from rich.console import Console
 
 from raysweep.orchestration import terminal
 from raysweep.orchestration.estimate import Clock
+from raysweep.orchestration.mending import mend
 from raysweep.orchestration.mlflow_client import ui_command
 from raysweep.orchestration.monitor import Monitor
 from raysweep.orchestration.outcome import Outcome, show, write_outcome
@@ -24,10 +25,15 @@ from raysweep.orchestration.prepared import Sweep, prepare
 from raysweep.orchestration.preview import preview
 from raysweep.orchestration.render import materialise_in_parallel
 from raysweep.orchestration.search import News, Search
-from raysweep.orchestration.tune import Listener, concurrency, run_trials, start_ray
+from raysweep.orchestration.storage import is_full
+from raysweep.orchestration.tune import Listener, concurrency, failure_text, run_trials, start_ray
 
 if TYPE_CHECKING:
     from raysweep.orchestration.tracking import Tracker
+
+
+PATIENCE_SECONDS = 15.0
+"""A silent wait for MLflow is no longer than this."""
 
 
 def run_sweep(title: str, space: SearchSpace, options: argparse.Namespace) -> int:
@@ -43,11 +49,19 @@ def run_sweep(title: str, space: SearchSpace, options: argparse.Namespace) -> in
     """
     sweep = prepare(title, space, options)
     console = terminal.console()
+    for sentence in sweep.left_out:
+        console.print(sentence)
     if options.dry_run:
-        preview(console, sweep.plan, sweep.store, info=sweep.info)
+        preview(console, sweep.plan, sweep.store, info=sweep.info, prices=options.prices)
         return 0
-    with terminal.quiet(sweep.directory / "log.txt") as screen:
-        outcome, tracker = _execute(sweep, screen)
+    try:
+        with terminal.quiet(sweep.directory / "log.txt") as screen:
+            outcome, tracker = _execute(sweep, screen)
+    except Exception as error:
+        if not is_full(error):
+            raise
+        console.print(_no_room(sweep))
+        return 1
     show(console, outcome, ui=ui_command(sweep.store.storage), failures=sweep.failures)
     if tracker.link is not None:
         console.print(f"then open {tracker.link}", soft_wrap=True)
@@ -62,6 +76,13 @@ def run_sweep(title: str, space: SearchSpace, options: argparse.Namespace) -> in
     return 1 if sweep.failures else 0
 
 
+def _no_room(sweep: Sweep) -> str:
+    return (
+        f"error: no room is left on the disk of --storage {sweep.store.storage.uri}; what is "
+        "finished is safe: make room, and the same command goes on"
+    )
+
+
 def _execute(sweep: Sweep, screen: Console) -> tuple[Outcome, Tracker]:
     """Run what is missing, write the outcome, bring MLflow up to date."""
     from raysweep.orchestration.tracking import Tracker  # MLflow takes seconds to import
@@ -70,7 +91,7 @@ def _execute(sweep: Sweep, screen: Console) -> tuple[Outcome, Tracker]:
         sweep.name,
         sweep.plan,
         sweep.store,
-        paper=sweep.space.PAPER,
+        papers=sweep.space.PAPERS,
         info=sweep.info,
         preset=sweep.preset,
     )
@@ -90,13 +111,15 @@ def _execute(sweep: Sweep, screen: Console) -> tuple[Outcome, Tracker]:
         )
         if not tracker.is_up_to_date() or sweep.failures:
             status = "FAILED" if sweep.failures or sweep.left() else "FINISHED"
-            clerk.submit(tracker.close, files=outcome.files, status=status).result()
+            sending = clerk.submit(tracker.close, files=outcome.files, status=status)
+            while wait([sending], timeout=PATIENCE_SECONDS).not_done:
+                screen.print("the results are on their way to MLflow")
+            sending.result()
     return outcome, tracker
 
 
 def _run(sweep: Sweep, screen: Console, *, tracker: Tracker, clerk: Executor) -> None:
     """Start Ray, prepare the data, run the missing trials."""
-    pending, storage = sweep.plan.pending(sweep.store), sweep.store.storage
     total = len(sweep.plan.trials)
     if sweep.search is not None:
         total += sweep.search.samples * sweep.repeats
@@ -107,31 +130,40 @@ def _run(sweep: Sweep, screen: Console, *, tracker: Tracker, clerk: Executor) ->
     )
     start_ray(sweep.address)
     try:
-        materialise_in_parallel(sweep.base.data, storage, screen)
-        if sweep.workers > 1:
-            _pretrain_on_workers(sweep, pending, screen)
-        clock = Clock(sweep.plan.trials, sweep.store, sweep.info.counts)
-        ordered = in_order(pending, clock, sweep.store)
-        monitor = Monitor(
-            screen, ordered, total=total, left=sweep.left(), times=clock, store=sweep.store
-        )
-        screen.print(f"running {concurrency()} trials at a time")
-
-        def finished(trial: Trial) -> None:
-            monitor.finished(trial)
-            clerk.submit(tracker.log, trial)
-
-        def failed(trial: Trial, message: str) -> None:
-            monitor.failed(trial, message)
-            sweep.failed(trial, message)
-
-        if ordered:
-            listener = Listener(progress=monitor.progress, finished=finished, failed=failed)
-            run_trials(ordered, storage=storage, listener=listener)
-        if sweep.search is not None:
-            _search(sweep, sweep.search, finished=finished, failed=failed)
+        _run_on_ray(sweep, screen, total=total, tracker=tracker, clerk=clerk)
     finally:
         ray.shutdown()
+
+
+def _run_on_ray(
+    sweep: Sweep, screen: Console, *, total: int, tracker: Tracker, clerk: Executor
+) -> None:
+    pending, storage = sweep.plan.pending(sweep.store), sweep.store.storage
+    mend(sweep.base.data, storage)
+    materialise_in_parallel(sweep.base.data, storage, screen)
+    if sweep.workers > 1:
+        _pretrain_on_workers(sweep, pending, screen)
+        pending = [trial for trial in pending if str(trial) not in sweep.failures]
+    clock = Clock(sweep.plan.trials, sweep.store, sweep.info.counts)
+    ordered = in_order(pending, clock, sweep.store)
+    monitor = Monitor(
+        screen, ordered, total=total, left=sweep.left(), times=clock, store=sweep.store
+    )
+    screen.print(f"running {concurrency()} trials at a time")
+
+    def finished(trial: Trial) -> None:
+        monitor.finished(trial)
+        clerk.submit(tracker.log, trial)
+
+    def failed(trial: Trial, message: str) -> None:
+        monitor.failed(trial, message)
+        sweep.failed(trial, message)
+
+    if ordered:
+        listener = Listener(progress=monitor.progress, finished=finished, failed=failed)
+        run_trials(ordered, storage=storage, listener=listener)
+    if sweep.search is not None:
+        _search(sweep, sweep.search, finished=finished, failed=failed)
 
 
 def _search(
@@ -157,14 +189,20 @@ def _search(
 
 
 def _pretrain_on_workers(sweep: Sweep, pending: list[Trial], screen: Console) -> None:
-    """Train the missing representations one after the other, each on all workers."""
+    """Train the missing representations one after the other, each on all workers.
+
+    One that fails takes the trials with it that are built on it.
+    """
+    from ray.train import TrainingFailedError
+
     from raysweep.orchestration.train import pretrain_on_workers
     from raysweep.orchestration.worker import Progress
 
     throttle = terminal.Throttle(10.0)
     for trial in pending:
         stage = trial.chain.pretrain
-        if not trial.experiment.pretrain.learnt or sweep.store.done(stage):
+        known = sweep.store.done(stage) or str(trial) in sweep.failures
+        if known or not trial.experiment.pretrain.learnt:
             continue
 
         def report(progress: Progress, row: str = trial.row) -> None:
@@ -175,10 +213,15 @@ def _pretrain_on_workers(sweep: Sweep, pending: list[Trial], screen: Console) ->
                     f"pretrain {row} on {sweep.workers} workers {share:.0%} loss {loss:.2f}"
                 )
 
-        pretrain_on_workers(
-            trial.experiment,
-            stage,
-            storage=sweep.store.storage,
-            workers=sweep.workers,
-            report=report,
-        )
+        try:
+            pretrain_on_workers(
+                trial.experiment,
+                stage,
+                storage=sweep.store.storage,
+                workers=sweep.workers,
+                report=report,
+            )
+        except TrainingFailedError as error:
+            screen.print(f"FAILED  pretrain {trial.row}: {str(error).partition(chr(10))[0]}")
+            for built in (other for other in pending if other.chain.pretrain == stage):
+                sweep.failed(built, failure_text(error))

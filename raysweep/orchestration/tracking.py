@@ -19,7 +19,7 @@ from mlflow.entities import Metric, Param, RunTag
 
 from raysweep.config import digest, to_dict
 from raysweep.data.dataset import DatasetInfo
-from raysweep.evaluate.papers import PaperTable
+from raysweep.evaluate.papers import PaperTable, table_of
 from raysweep.orchestration.mlflow_client import (
     BATCH,
     attempt,
@@ -29,8 +29,10 @@ from raysweep.orchestration.mlflow_client import (
     lineage_tags,
     tracking_uri,
 )
+from raysweep.orchestration.pipeline import CANDIDATES
 from raysweep.orchestration.plan import Plan, Trial
 from raysweep.orchestration.stages import StageStore
+from raysweep.orchestration.storage import write_atomically
 
 
 class Tracker:
@@ -39,7 +41,7 @@ class Tracker:
     Args:
         name: name of the sweep; the experiment is ``raysweep/<name>``.
         plan: its trials; a search replaces it when it knows the best ones.
-        paper: the printed table whose part it plays.
+        papers: the printed tables that are shown beside.
         store: where results are read from.
         info: the dataset, whose fingerprint and counts go with every run.
         preset: name of the preset.
@@ -51,12 +53,12 @@ class Tracker:
         plan: Plan,
         store: StageStore,
         *,
-        paper: PaperTable,
+        papers: tuple[PaperTable, ...],
         info: DatasetInfo,
         preset: str,
     ) -> None:
         self.name, self.plan, self.store = name, plan, store
-        self.paper = paper
+        self.papers = papers
         self.info, self.preset = info, preset
         self._key = digest([name, store.storage.uri])  # another storage's runs are not ours
         self.problem: str | None = None
@@ -69,19 +71,23 @@ class Tracker:
 
     def is_up_to_date(self) -> bool:
         """Return whether all of this has been written, as far as the receipt tells."""
-        if not self._receipt.exists():
-            return False
-        found = json.loads(self._receipt.read_text())
-        uri = tracking_uri(self.store.storage)
-        return bool((found["sweep"], found["uri"]) == (self.plan.key, uri))
+        found, uri = self._received(), tracking_uri(self.store.storage)
+        return (found.get("sweep"), found.get("uri")) == (self.plan.key, uri)
 
     @property
     def link(self) -> str | None:
         """The page that compares the configurations, once everything has been written."""
         if not self.is_up_to_date():
             return None
-        receipt = json.loads(self._receipt.read_text())
+        receipt = self._received()
         return comparison_link(receipt["uri"], receipt["experiment"])
+
+    def _received(self) -> dict[str, str]:
+        try:
+            found = json.loads(self._receipt.read_text())
+        except (FileNotFoundError, ValueError):  # there is none, or a full disk cut it short
+            return {}
+        return dict(found)
 
     def open(self) -> None:
         """Connect, find the runs of an earlier call and start the parent run."""
@@ -98,7 +104,7 @@ class Tracker:
             files: name to file, logged with the parent run.
             status: ``FINISHED`` or ``FAILED``.
         """
-        if self.problem is not None:  # perhaps it is back
+        if self.problem is not None or not self._runs:  # perhaps it is back; nothing was to run
             self.problem = None
             self.open()
         self._attempt(lambda: self._close(files, status))
@@ -163,7 +169,7 @@ class Tracker:
         params = {"preset": self.preset} | dict(trial.axes)
         tags = {
             "raysweep.row": trial.row,
-            "paper.table": self.paper.id,
+            "paper.table": self._paper_table(trial),
             "paper.cell": trial.cell.paper or "none",
         }
         self.client.log_batch(
@@ -171,6 +177,11 @@ class Tracker:
             params=[Param(key, str(value)) for key, value in params.items()],
             tags=[RunTag(key, value) for key, value in tags.items()],
         )
+
+    def _paper_table(self, trial: Trial) -> str:
+        if trial.cell.paper is not None:
+            return table_of(trial.cell.paper)
+        return self.papers[0].id if self.papers else "none"
 
     def _log_repeat(self, trial: Trial) -> None:
         which = f"repeat/{trial.row}/{trial.column}/{trial.repeat}"
@@ -207,8 +218,9 @@ class Tracker:
         self.client.log_batch(run, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def _curve(self, stage: Any, trial: Trial, now: int) -> list[Any]:
-        """The step axis is images seen in pretraining and optimiser steps in fitting."""
-        place = self.store.directory(stage) / "curve.json"
+        """The step axis is images seen in pretraining, else the optimiser steps of the model."""
+        name = CANDIDATES if stage.name == "evaluate" else "curve.json"
+        place = self.store.directory(stage) / name
         if not place.exists():
             return []
         per_step = trial.experiment.pretrain.images_per_step if stage.name == "pretrain" else 1
@@ -248,7 +260,7 @@ class Tracker:
                 "uri": tracking_uri(self.store.storage),
                 "experiment": self.experiment,
             }
-            self._receipt.write_text(json.dumps(receipt))
+            write_atomically(self._receipt, json.dumps(receipt).encode())
 
     def _summarise(self, trials: list[Trial]) -> None:
         values = [self.store.record(t.chain.evaluate)["metrics"]["miou"] for t in trials]

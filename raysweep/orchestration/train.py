@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import uuid
 from collections.abc import Callable
@@ -20,14 +21,20 @@ from raysweep.config import ConfigError, from_dict, to_dict
 from raysweep.experiment import Experiment
 from raysweep.orchestration.distilling import Shards, learn_student
 from raysweep.orchestration.learning import learn_representation
+from raysweep.orchestration.notice import heed_sigterm
 from raysweep.orchestration.stages import Stage, StageStore, Workspace
 from raysweep.orchestration.storage import Storage
 from raysweep.orchestration.streaming import ParallelReader
+from raysweep.orchestration.terminal import passing_on
 from raysweep.orchestration.tune import opened
 from raysweep.orchestration.worker import Checkpoints, Progress, Report, Run
 
+LOG = logging.getLogger(__name__)
 MOST_DECODERS = 4
 """Processes that decode for one worker."""
+
+SILENCE_SECONDS = 600
+"""After so long the workers no longer wait for one that is silent: all start again."""
 
 
 class Member(NamedTuple):
@@ -83,10 +90,11 @@ def train_on_workers(
     """Compute a stage with ``workers`` processes, one accelerator each if there are any.
 
     Gradients go over NCCL between GPUs and gloo between CPUs. A killed worker is replaced and all
-    resume from the last checkpoint of the stage.
+    resume from the last checkpoint of the stage; one that is told to end saves first.
 
     Raises:
         ConfigError: the cluster has fewer cores or GPUs than workers.
+        ray.train.TrainingFailedError: the workers failed, or could not be had, again and again.
     """
     use_gpu = has_gpus_for(workers)
     store = StageStore(storage)
@@ -108,6 +116,7 @@ def train_on_workers(
                 },
                 "board": board,
             },
+            torch_config=_Torch(timeout_s=SILENCE_SECONDS),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": 1}
             ),
@@ -138,6 +147,20 @@ def has_gpus_for(workers: int) -> bool:
     return use_gpu
 
 
+class _Backend(ray.train.torch.TorchConfig().backend_cls):  # type: ignore[misc]
+    """The process group, and workers that save when they are told to end."""
+
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        super().on_start(worker_group, backend_config)
+        worker_group.execute(heed_sigterm)
+
+
+class _Torch(ray.train.torch.TorchConfig):
+    @property
+    def backend_cls(self) -> type[_Backend]:
+        return _Backend
+
+
 class _RankCheckpoints:
     """All workers restore; the first one saves."""
 
@@ -156,8 +179,10 @@ def _worker(config: dict[str, Any]) -> None:
     """What each Ray Train worker runs; rank 0 commits the stage."""
     torch.set_num_threads(1)
     experiment = from_dict(Experiment, config["experiment"])
-    storage = Storage(config["storage"])
-    workspace = Workspace(Stage(**config["stage"]), storage)
+    storage, stage = Storage(config["storage"]), Stage(**config["stage"])
+    if StageStore(storage).done(stage):  # a worker died after the first one had committed
+        return
+    workspace = Workspace(stage, storage)
     dataset = opened(experiment.data, storage.uri)
     rank = collective.rank()
 
@@ -167,7 +192,8 @@ def _worker(config: dict[str, Any]) -> None:
 
     run_with = Run(StageStore(storage), dataset, ray.train.torch.get_device(), report)
     member = Member(workspace, run_with, _RankCheckpoints(workspace))
-    metrics = config["training"](experiment, member)
+    with passing_on(config["board"].warn.remote):
+        metrics = config["training"](experiment, member)
     if rank == 0:
         workspace.commit({**metrics, "workers": collective.size()})
 
@@ -203,29 +229,35 @@ def _distill(
 
 
 class _Postbox:
-    """Holds the newest progress of a run."""
+    """Holds the newest progress of a run, and its warnings."""
 
     def __init__(self) -> None:
         self.newest: Progress | None = None
+        self.warnings: dict[str, None] = {}  # every worker has the same to say
 
     def post(self, progress: Progress) -> None:
         self.newest = progress
 
-    def read(self) -> Progress | None:
-        return self.newest
+    def warn(self, text: str) -> None:
+        self.warnings[text] = None
+
+    def read(self) -> tuple[Progress | None, list[str]]:
+        return self.newest, list(self.warnings)
 
 
 class _Board:
-    """Passes the progress of rank 0 on to the driver's report while a block runs."""
+    """Passes progress and warnings on to the driver while a block runs."""
 
     def __init__(self, report: Callable[[Progress], None]) -> None:
         self.report = report
         self.postbox: Any = None
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._poll, daemon=True)
+        self.seen: Progress | None = None
+        self.told = 0
 
     def __enter__(self) -> Any:
-        self.postbox = ray.remote(num_cpus=0)(_Postbox).remote()
+        self.postbox = ray.remote(num_cpus=0, max_restarts=-1)(_Postbox).remote()
         self.thread.start()
         return self.postbox
 
@@ -234,9 +266,19 @@ class _Board:
         self.thread.join()
 
     def _poll(self) -> None:
-        seen = None
         while not self.over.wait(1.0):
-            newest = ray.get(self.postbox.read.remote())
-            if newest is not None and newest != seen:
-                seen = newest
-                self.report(newest)
+            self._look()
+        self._look()
+
+    def _look(self) -> None:
+        try:
+            newest, warnings = ray.get(self.postbox.read.remote(), timeout=10)
+        except (ray.exceptions.RayError, TimeoutError):  # its node died; it comes back empty
+            self.told = 0
+            return
+        for text in warnings[self.told :]:
+            LOG.warning("%s", text)
+        self.told = len(warnings)
+        if newest is not None and newest != self.seen:
+            self.seen = newest
+            self.report(newest)

@@ -23,13 +23,15 @@ from raysweep.config import from_dict, to_dict
 from raysweep.data.builtin import BuiltinConfig
 from raysweep.data.dataset import Dataset, open_dataset
 from raysweep.experiment import DataConfig, Experiment
+from raysweep.orchestration.lifeline import watch_ray
 from raysweep.orchestration.pipeline import compute
 from raysweep.orchestration.plan import Trial
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.terminal import Throttle
+from raysweep.orchestration.terminal import Throttle, passing_on
 from raysweep.orchestration.worker import Progress, Run
 
+LOG = logging.getLogger(__name__)
 REPORT_SECONDS = 2.0
 INDEX = "index"
 
@@ -44,7 +46,10 @@ class Listener:
 
 
 def start_ray(address: str | None) -> None:
-    """Start Ray on this machine, or join the cluster at ``address``."""
+    """Start Ray on this machine, or join the cluster at ``address``.
+
+    When Ray dies, the process ends with exit code 1 and a message.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")  # the default yields to everything else
     # glibc gives large activations back to the system at every step: a fifth of a fit on a CPU
@@ -54,8 +59,14 @@ def start_ray(address: str | None) -> None:
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     if address:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        return
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    else:
+        ray.init(
+            address="local",  # not a cluster of somebody else's that happens to run here
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    watch_ray()
 
 
 def run_trials(
@@ -158,17 +169,21 @@ def _trial(
 ) -> None:
     """The Tune function: one repeat of one cell."""
     index = config[INDEX]
-    place = f"{storage_uri}/apart-{index}" if apart else storage_uri
+    place = Storage(storage_uri).address(f"apart-{index}") if apart else storage_uri
     throttle = Throttle(REPORT_SECONDS)
 
     def report(progress: Progress) -> None:
         if throttle.ready():
             tune.report({INDEX: index, "progress": vars(progress)})
 
+    def warn(text: str) -> None:
+        tune.report({INDEX: index, "warning": text})
+
     try:
         experiment = from_dict(Experiment, experiments[index])
         dataset = opened(experiment.data, storage_uri)
-        compute(experiment, Run(StageStore(Storage(place)), dataset, device_here(), report))
+        with passing_on(warn):
+            compute(experiment, Run(StageStore(Storage(place)), dataset, device_here(), report))
     except Exception as error:  # reported with its traceback; the other trials go on
         tune.report({INDEX: index, "failure": failure_text(error)})
     else:
@@ -202,6 +217,12 @@ class _News(tune.Callback):
             self.listener.failed(which, result["failure"])
         elif "finished" in result:
             self.listener.finished(which)
+        elif "warning" in result:
+            LOG.warning("%s: %s", which, result["warning"])
+
+    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        which = self.trials[trial.config[INDEX]]
+        LOG.warning("%s: its process died; it goes on from its last checkpoint", which)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         message = f"the worker died\n\n{trial.get_error()}"

@@ -2,7 +2,7 @@
 
 It serves every learner, in one process or as one of the workers of a Ray Train run. A kill at any
 moment loses at most the steps since the last checkpoint, and what follows a resume is bit for bit
-what would have followed without it (on CPU).
+what would have followed without it (on CPU). A process that is told to end saves first.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from raysweep import collective
 from raysweep.data.dataset import Dataset
 from raysweep.learner import Learner
+from raysweep.orchestration.notice import LeftError, Notice
 from raysweep.orchestration.stages import StageStore
 
 BatchT = TypeVar("BatchT")
@@ -101,25 +102,30 @@ def run(
 
     Raises:
         FloatingPointError: a metric is not finite; names stage, step and metric.
+        LeftError: the process was told to end; the state is stored.
     """
     start, curve = _restore(learner, checkpoints)
     window: list[dict[str, torch.Tensor]] = []
     saved_at = time.monotonic()
-    for done in range(start + 1, steps + 1):
-        window.append(learner.step(batch_at(done - 1)))
-        if after_step is not None:
-            after_step(done)
-        if done % log_every and done != steps:
-            continue
-        metrics = _reduce(window) | (measure(done) if measure is not None else {})
-        _require_finite(metrics, name=name, step=done)
-        window = []
-        curve.append({"step": done, **metrics})
-        report(Progress(name, done, steps, metrics))
-        if time.monotonic() - saved_at >= checkpoint_seconds:
-            state = {"learner": learner.state_dict(), "step": done, "curve": curve}
-            checkpoints.save_checkpoint(state)
-            saved_at = time.monotonic()
+    with Notice() as notice:
+        for done in range(start + 1, steps + 1):
+            window.append(learner.step(batch_at(done - 1)))
+            if after_step is not None:
+                after_step(done)
+            if done % log_every and done != steps:
+                continue
+            metrics = _reduce(window) | (measure(done) if measure is not None else {})
+            _require_finite(metrics, name=name, step=done)
+            window = []
+            curve.append({"step": done, **metrics})
+            leaving = notice.given()
+            if leaving or time.monotonic() - saved_at >= checkpoint_seconds:
+                state = {"learner": learner.state_dict(), "step": done, "curve": curve}
+                checkpoints.save_checkpoint(state)
+                saved_at = time.monotonic()
+            if leaving:  # without a report: who receives it may have left
+                raise LeftError(f"{name}: told to end, saved at step {done}")
+            report(Progress(name, done, steps, metrics))
     return curve
 
 

@@ -150,8 +150,6 @@ class AdaController:
         self.config = config
         self._p = config.initial_p
         self.steps_taken = 0
-        self.ratio = math.nan
-        """r of the last update, not a number before the first."""
         self._sums = torch.zeros(2)  # of signs, of images; since the last update
 
     @property
@@ -183,8 +181,8 @@ class AdaController:
         signs, images = self._sums.tolist()
         if not images:
             raise ValueError("no image was observed since the last update: call observe() first")
-        self.ratio = signs / images
-        direction = (self.ratio > self.config.target) - (self.ratio < self.config.target)
+        ratio = signs / images
+        direction = (ratio > self.config.target) - (ratio < self.config.target)
         moved = self._p + direction * images / (self.config.speed_kimg * 1000)
         most = math.inf if self.config.maximum_p is None else self.config.maximum_p
         self._p = min(max(0.0, moved), most)
@@ -195,11 +193,10 @@ class AdaController:
         return {
             "p": self._p,
             "steps_taken": self.steps_taken,
-            "ratio": self.ratio,
             "sums": self._sums.clone(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state made by :meth:`state_dict`."""
         self._p, self.steps_taken = state["p"], state["steps_taken"]
-        self.ratio, self._sums = state["ratio"], state["sums"].clone()
+        self._sums = state["sums"].clone()

@@ -24,13 +24,20 @@ BETAS = (0.0, 0.99)
 PENALTIES = ("path", "r1")
 
 
+Metrics = dict[str, torch.Tensor]
+
+
 class Phase(NamedTuple):
-    """A kind of update: which network, how often, and by which loss (of this worker's images)."""
+    """A kind of update: which network, how often, and by which loss.
+
+    Attributes:
+        loss: of this worker's images, and further metrics that fall out on the way.
+    """
 
     name: str
     network: Generator | Discriminator
     interval: int
-    loss: Callable[[torch.Tensor], torch.Tensor]
+    loss: Callable[[torch.Tensor], tuple[torch.Tensor, Metrics]]
 
 
 class Gan:
@@ -83,7 +90,7 @@ class Gan:
         """Thousands of real images shown so far."""
         return self.steps_taken * self.gan.batch / 1000
 
-    def step(self, batch: Images) -> dict[str, torch.Tensor]:
+    def step(self, batch: Images) -> Metrics:
         """Run the phases that are due.
 
         Args:
@@ -99,20 +106,20 @@ class Gan:
             ValueError: wrong number or size of images.
         """
         images = self._checked(batch["image"]).to(self.device).float() / 127.5 - 1
-        found: dict[str, torch.Tensor] = {}
+        found: Metrics = {}
         for phase in self.phases:
             if self.steps_taken % phase.interval == 0:
-                found[f"loss/{phase.name}"] = self.update(phase, images)
+                found |= self.update(phase, images)
         self._follow()
         self.steps_taken += 1
         self.ada.step()
-        return {**found, "sign": self.sign, "p": torch.tensor(self.ada.p, device=self.device)}
+        return {**found, "p": torch.tensor(self.ada.p, device=self.device)}
 
-    def update(self, phase: Phase, images: torch.Tensor) -> torch.Tensor:
-        """Run one phase on this worker's images, float in [-1, 1]; return its loss."""
+    def update(self, phase: Phase, images: torch.Tensor) -> Metrics:
+        """Run one phase on this worker's images, float in [-1, 1]; return loss and metrics."""
         self.generator.requires_grad_(phase.network is self.generator)
         self.discriminator.requires_grad_(phase.network is self.discriminator)
-        loss = phase.loss(images)
+        loss, metrics = phase.loss(images)
         if not loss.isfinite():
             raise FloatingPointError(
                 f"{phase.name} loss is {loss.item()} at {self.kimg:.3f} kimg; lower "
@@ -123,13 +130,13 @@ class Gan:
         torch.autograd.backward(loss * phase.interval)
         _average_gradients(phase.network.parameters())
         optimizer.step()
-        return loss.detach()
+        return {f"loss/{phase.name}": loss.detach(), **metrics}
 
-    def _generator_loss(self, images: torch.Tensor) -> torch.Tensor:
+    def _generator_loss(self, images: torch.Tensor) -> tuple[torch.Tensor, Metrics]:
         fake = self.generator.synthesis(*self._latents("generator", self.gan.batch))
-        return losses.generator_loss(self._judge(fake, "generator"))
+        return losses.generator_loss(self._judge(fake, "generator")), {}
 
-    def _path_loss(self, images: torch.Tensor) -> torch.Tensor:
+    def _path_loss(self, images: torch.Tensor) -> tuple[torch.Tensor, Metrics]:
         count = self.gan.batch // self.gan.path_shrink
         ws, noise = self._latents("path", count)
         fake = self.generator.synthesis(ws, noise)
@@ -138,21 +145,21 @@ class Gan:
         lengths = losses.path_lengths(fake, ws, direction.to(self.device))
         mean = collective.mean(lengths.detach().mean())
         self.path_mean.lerp_(mean, self.gan.path_decay)
-        return self.gan.path_weight * (lengths - self.path_mean).square().mean()
+        return self.gan.path_weight * (lengths - self.path_mean).square().mean(), {}
 
-    def _discriminator_loss(self, images: torch.Tensor) -> torch.Tensor:
+    def _discriminator_loss(self, images: torch.Tensor) -> tuple[torch.Tensor, Metrics]:
         with torch.no_grad():
             fake = self.generator.synthesis(*self._latents("discriminator", self.gan.batch))
         fake_logits = self._judge(fake, "fake")
         real_logits = self._judge(images, "real")
         self.ada.observe(real_logits.detach())
-        self.sign = real_logits.detach().sign().mean()
-        return losses.discriminator_loss(fake_logits, real_logits)
+        loss = losses.discriminator_loss(fake_logits, real_logits)
+        return loss, {"sign": real_logits.detach().sign().mean()}
 
-    def _r1_loss(self, images: torch.Tensor) -> torch.Tensor:
+    def _r1_loss(self, images: torch.Tensor) -> tuple[torch.Tensor, Metrics]:
         images = images.detach().requires_grad_()
         penalty = losses.r1_penalty(self._judge(images, "r1"), images)
-        return self.gan.r1_gamma / 2 * penalty.mean()
+        return self.gan.r1_gamma / 2 * penalty.mean(), {}
 
     def _judge(self, images: torch.Tensor, which: str) -> torch.Tensor:
         """Return the discriminator's logits for this worker's images, augmented."""

@@ -32,6 +32,7 @@ from raysweep.nets.gans import (
 from raysweep.represent import gan_layouts as layouts
 from raysweep.represent.gan_files import Format, read_gan
 from raysweep.represent.gan_layouts import Tensors
+from raysweep.represent.weights import mismatch
 
 CARD = "card.json"
 GENERATOR = "generator.safetensors"
@@ -39,9 +40,6 @@ DISCRIMINATOR = "discriminator.safetensors"
 
 MEAN_LATENTS = 8000
 """Latents averaged for the centre of truncation where a file has none, as DatasetGAN does."""
-
-SHOWN = 6
-"""Names listed per kind of mismatch."""
 
 
 @dataclass(frozen=True)
@@ -249,26 +247,9 @@ def _fitted(part: str, tensors: Tensors, expected: Mapping[str, torch.Tensor]) -
 
 
 def _check_match(part: str, tensors: Tensors, expected: Mapping[str, torch.Tensor]) -> None:
-    problems = {
-        "missing": sorted(expected.keys() - tensors.keys()),
-        "left over": sorted(tensors.keys() - expected.keys()),
-        "of another shape": [
-            f"{name} {tuple(tensors[name].shape)} instead of {tuple(tensor.shape)}"
-            for name, tensor in expected.items()
-            if name in tensors and tensors[name].shape != tensor.shape
-        ],
-        "not finite": [
-            name for name in expected if name in tensors and not tensors[name].isfinite().all()
-        ],
-    }
-    found = [f"{len(names)} {kind}: {_some(names)}" for kind, names in problems.items() if names]
-    if found:
+    wrong = mismatch(tensors, expected)
+    if wrong:
         raise ValueError(
-            f"the {part} does not fit the sizes that its tensors tell; {'; '.join(found)}. Models "
-            "with labels or of another architecture cannot be imported"
+            f"the {part} does not fit the sizes that its tensors tell; {wrong}. Models with labels "
+            "or of another architecture cannot be imported"
         )
-
-
-def _some(names: list[str]) -> str:
-    rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + rest

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,12 @@ def load_trunk(path: Path | str, config: TrunkConfig) -> Trunk:
     expected = trunk.state_dict()
     counters = {name: t for name, t in expected.items() if name.endswith("num_batches_tracked")}
     tensors = counters | tensors
-    _check_match(tensors, expected, path=path, config=config)
+    wrong = mismatch(tensors, expected)
+    if wrong:
+        raise ConfigError(
+            f"{path} does not fit trunk {config.name!r}; {wrong}. Choose the trunk that the file "
+            "was trained with"
+        )
     trunk.load_state_dict(tensors)
     return trunk.eval()
 
@@ -151,22 +157,28 @@ def _trunk_tensors(content: dict[str, Any], path: Path) -> Tensors:
     raise ConfigError(f"{path}: no known layout; has {_some(list(content))}; known are {known}")
 
 
-def _check_match(tensors: Tensors, expected: Tensors, *, path: Path, config: TrunkConfig) -> None:
+def mismatch(tensors: Tensors, expected: Mapping[str, torch.Tensor]) -> str:
+    """Say what keeps tensors from being loaded where others are expected, by name; "" if nothing.
+
+    Tensors may be missing, left over, of another shape, or hold NaN or infinity.
+
+    Args:
+        tensors: name to tensor.
+        expected: name to a tensor of the right shape, on any device.
+    """
+    both = [name for name in expected if name in tensors]
     problems = {
         "missing": sorted(expected.keys() - tensors.keys()),
         "left over": sorted(tensors.keys() - expected.keys()),
         "of another shape": [
-            f"{name} {tuple(tensors[name].shape)} instead of {tuple(tensor.shape)}"
-            for name, tensor in expected.items()
-            if name in tensors and tensors[name].shape != tensor.shape
+            f"{name} {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
+            for name in both
+            if tensors[name].shape != expected[name].shape
         ],
+        "not finite": [name for name in both if not tensors[name].isfinite().all()],
     }
     found = [f"{len(names)} {kind}: {_some(names)}" for kind, names in problems.items() if names]
-    if found:
-        raise ConfigError(
-            f"{path} does not fit trunk {config.name!r}; {'; '.join(found)}. Choose the trunk that "
-            "the file was trained with"
-        )
+    return "; ".join(found)
 
 
 def _some(names: list[str]) -> str:

@@ -84,14 +84,14 @@ def test_encoded_returns_the_files_as_they_are(dataset, folder):
 
 
 def test_pretraining_sees_unlabelled_images_only(dataset):
-    assert dataset.pretraining_names() == ("5", "unlabelled/0", "unlabelled/1")
+    assert dataset.names(dataset.pretraining_split()) == ("5", "unlabelled/0", "unlabelled/1")
     assert dataset.pretraining_images(px=6) is dataset.images("unlabelled", px=6)
 
 
 def test_pretraining_falls_back_to_training_images(tmp_path):
     source = str(write_folder(tmp_path, unlabelled=0))
     dataset = open_dataset(source, cache=tmp_path)
-    assert dataset.pretraining_names() == dataset.names("train")
+    assert dataset.pretraining_split() == "train"
     assert len(dataset.pretraining_images(px=6)) == 4
 
 

@@ -5,7 +5,9 @@ import re
 import pandas as pd
 import pytest
 
-from raysweep.evaluate import papers, report, tables
+from raysweep.evaluate import report, tables
+from raysweep.evaluate.fit_costs import FitCost
+from raysweep.evaluate.paper_tables import GANORCON_APPENDIX_E, LAGM_FIGURE_4, LAGM_TABLE_C8
 
 PNG = b"\x89PNG not really"
 
@@ -35,10 +37,11 @@ def make_report(**changes):
         dataset={"name": "faces", "fingerprint": "abc123", "train": 16},
         machine="2 CPU cores",
         revision="0123abc",
-        heat_map=report.Picture("heat map", PNG),
+        figure=report.Picture("heat map", PNG),
         baselines=("raw colour",),
         pictures=(report.Picture("best cell", PNG + b"2"),),
-        paper=papers.GANORCON_APPENDIX_E,
+        costs=(FitCost("16 px", 3, 12.34, 1.75),),
+        papers=(GANORCON_APPENDIX_E, LAGM_FIGURE_4, LAGM_TABLE_C8),
         lineage=(report.Lineage("16 px", "64 px", 0, {"pretrain": "k1", "fit": "k2"}),),
         failures=(report.Failure("32 px / 64 px", "loss is nan <at step 3>", "runs/log"),),
     )
@@ -64,7 +67,8 @@ def test_pictures_travel_in_the_page():
     [
         "0.200 +- - (1)", "jobs/sweep_resolution.py --preset smoke", "abc123", "2 CPU cores",
         "0123abc", "k1", "k2", "32 px / 64 px", "never number by number", "0.4687", "best cell",
-        "resumes the sweep",
+        "resumes the sweep", "12.3", "1.75", "ran beside", "Figure 4", "only curves are printed",
+        "0.34",
     ],
 )  # fmt: skip
 def test_the_page_shows(text):
@@ -81,7 +85,8 @@ def test_text_is_escaped():
 @pytest.mark.parametrize(
     ("changes", "heading"),
     [
-        ({"paper": None}, "For orientation"),
+        ({"papers": ()}, "For orientation"),
+        ({"costs": ()}, "What a fit costs"),
         ({"lineage": ()}, "Lineage"),
         ({"failures": ()}, "Failures"),
         ({"pictures": ()}, "Pictures"),
@@ -104,3 +109,18 @@ def test_the_best_cell_is_marked_and_baselines_are_ruled_off():
 def test_write_leaves_the_page(tmp_path):
     path = report.write(make_report(), tmp_path / "report.html")
     assert path.read_text(encoding="utf-8") == report.html(make_report())
+
+
+def test_every_paper_is_to_be_cited_once():
+    page = report.html(make_report())
+    cited = page[page.index("Citing these numbers") :]
+    for paper in (GANORCON_APPENDIX_E, LAGM_FIGURE_4):
+        assert cited.count(f"<i>{paper.paper}</i>") == 1
+    assert "cite the method" not in report.html(make_report(papers=()))
+
+
+def test_a_figure_without_values_has_no_table_and_no_caveat():
+    page = report.html(make_report(papers=(LAGM_FIGURE_4,), lineage=(), costs=()))
+    assert page.count("<table>") == 1
+    assert "number by number" not in page
+    assert LAGM_FIGURE_4.claim in page

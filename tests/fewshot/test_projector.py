@@ -115,7 +115,7 @@ CHANGES = {
 def test_every_setting_matters():
     base = trace(BASE)
     assert base == trace(BASE)
-    elsewhere = {"method", "pixel", "layers"}  # tests/orchestration/test_fitting.py
+    elsewhere = {"method", "pixel", "layers", "matching"}  # tests/orchestration, test_matching*
     assert {name.split(".")[0] for name in CHANGES} == set(FitConfig.model_fields) - elsewhere
     for group, model in (("augment", JointConfig), ("projector", ProjectorConfig)):
         ours = {name.partition(".")[2] for name in CHANGES if name.startswith(f"{group}.")}

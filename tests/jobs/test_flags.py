@@ -17,7 +17,7 @@ from raysweep.presets import smoke
 
 ROOT = Path(__file__).parents[2]
 SHARED = {"--preset", "--data", "--storage", "--workers", "--address", "--set", "--dry-run"}
-SWEEP = SHARED | {"--search", "--num-samples", "--repeats"}
+SWEEP = SHARED | {"--search", "--num-samples", "--repeats", "--prices"}
 
 
 def options_of(parser):
@@ -72,6 +72,8 @@ BAD = [
     (["--storage", "/proc/nowhere"], "cannot be written"),
     (["--data", "/does/not/exist"], "/does/not/exist"),
     (["--data", "."], "classes.json"),
+    (["--dry-run", "--prices", "/does/not/exist"], "--prices '/does/not/exist': No such file"),
+    (["--prices", "prices.yaml"], "--prices prices.yaml: only with --dry-run"),
 ]
 
 

@@ -13,15 +13,14 @@ from raysweep import rng
 from raysweep.config import ConfigError, from_dict, override
 from raysweep.data.augment import MEAN, STD
 from raysweep.fewshot.image_distance import feature_distance, pixel_pyramid
-from raysweep.fewshot.latent_projection import ProjectionConfig, project
+from raysweep.fewshot.latent_projection import ProjectionConfig
 from raysweep.nets.resnet import TrunkConfig, build_trunk
 from raysweep.orchestration import distances
 from raysweep.orchestration.chain import chain_of
 from raysweep.orchestration.distances import image_distance, lpips_distance, read_lpips
 from raysweep.presets import smoke
 from raysweep.represent.weights import read_trunk, save_trunk
-from tests.fewshot.test_latent_projection import BASE, targets
-from tests.fewshot.tiny_generator import Tiny
+from tests.fewshot.test_latent_projection import BASE, found, targets
 from tests.reference import lpips as reference
 
 GENERATIVE = override(smoke(), {"pretrain.method": "stylegan2"})
@@ -219,7 +218,7 @@ def test_keys_follow_the_content_of_the_file_and_the_distance(trunk_file, tmp_pa
 def test_distance_and_weights_change_what_is_found(trunk_file, tmp_path):
     with rng.seeded(1, "trunk"):
         save_trunk(build_trunk(TrunkConfig(width=4)), tmp_path / "other.safetensors")
-    found = []
+    searched = []
     for distance, weights in (
         ("pixels", None),
         ("trunk", str(trunk_file)),
@@ -228,7 +227,7 @@ def test_distance_and_weights_change_what_is_found(trunk_file, tmp_path):
         changes = {"distance": distance, "weights": weights, "optimise_noise": False}
         config = override(BASE, changes | {"w_noise": 0.0, "steps": 20})
         apart = image_distance(config, device="cpu")
-        found.append(project(Tiny(), targets(), distance=apart, config=config))
+        searched.append(found(config, targets(), distance=apart))
     for run, other in ((0, 1), (1, 2)):
-        assert not torch.allclose(found[run].ws, found[other].ws, atol=1e-3)
-    assert all((run.losses[-1] < run.losses[0]).all() for run in found)
+        assert not torch.allclose(searched[run].ws, searched[other].ws, atol=1e-3)
+    assert all((run.losses[-1] < run.losses[0]).all() for run in searched)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import optuna
 import pytest
 
-from raysweep.config import flatten, override
-from raysweep.evaluate.papers import PAPER_TABLES
+from raysweep.config import override
+from raysweep.evaluate.paper_tables import PAPER_TABLES
+from raysweep.evaluate.papers import table_of
 from raysweep.orchestration.plan import make_plan
 from raysweep.presets import PRESETS
-from search_spaces import projection, projector, resolution
+from search_spaces import matching, projection, projector, resolution, shots
 
-SPACES = [resolution, projector, projection]
+SPACES = [resolution, projector, projection, matching, shots]
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
@@ -27,7 +28,16 @@ def test_grids_expand_into_distinct_experiments(space, preset):
     plan = plan_of(space, preset)
     assert len({trial.chain.evaluate.key for trial in plan.trials}) == len(plan.trials)
     assert set(space.BASELINES) <= set(plan.rows)
-    assert space.PAPER.id in PAPER_TABLES
+
+
+@pytest.mark.parametrize("space", SPACES, ids=lambda space: space.__name__)
+def test_a_page_shows_the_papers_that_its_cells_name_and_rows_that_it_has(space):
+    shown = {table.id for table in space.PAPERS}
+    assert shown <= set(PAPER_TABLES)
+    plans = [plan_of(space, preset) for preset in PRESETS]
+    trials = [trial for plan in plans for trial in plan.trials]
+    assert {table_of(trial.cell.paper) for trial in trials if trial.cell.paper} <= shown
+    assert set(space.CURVES) <= {trial.row for trial in trials}
 
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: space.__name__)
@@ -43,7 +53,7 @@ def test_what_a_search_chooses_can_be_run_and_is_found_again(space, preset):
         override(base, {**changes, **space.repeat(1)})
         again = space.suggest(preset, optuna.trial.FixedTrial(trial.params))
         assert again == changes
-        assert set(flatten(base)) >= set(space.place(preset, changes).changes)
+        override(base, {**space.place(preset, changes).changes, **space.repeat(1)})
         study.tell(trial, 0.5)
 
 

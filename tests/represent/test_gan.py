@@ -204,11 +204,11 @@ def test_each_phase_changes_its_own_network_only(monkeypatch):
         own = phase.network
         other = learner.discriminator if own is learner.generator else learner.generator
         before, values = held(other), held(own)
-        loss = update(phase, batch)
+        metrics = update(phase, batch)
         assert same([list(each) for each in held(other)], [list(each) for each in before])
         assert not same([value for value, _ in held(own)], [value for value, _ in values])
         phases.append(phase.name)
-        return loss
+        return metrics
 
     monkeypatch.setattr(learner, "update", spy)
     advance(learner, 2)
@@ -221,11 +221,11 @@ def test_gradients_of_a_phase_are_those_of_its_loss_times_its_interval(monkeypat
 
     def recording(phase):
         def loss(batch):
-            value, own = phase.loss(batch), list(phase.network.parameters())
+            (value, metrics), own = phase.loss(batch), list(phase.network.parameters())
             found = torch.autograd.grad(value, own, retain_graph=True, allow_unused=True)
             wanted[:] = [None if each is None else phase.interval * each for each in found]
             phases.append(phase.name)
-            return value
+            return value, metrics
 
         return phase._replace(loss=loss)
 

@@ -143,7 +143,9 @@ def poison(learner, phase):
             (len(batch), 1), 0.0 if which == "generator" else torch.nan
         ).requires_grad_()
     else:
-        learner.phases[-1] = learner.phases[-1]._replace(loss=lambda batch: batch.sum() * torch.inf)
+        learner.phases[-1] = learner.phases[-1]._replace(
+            loss=lambda batch: (batch.sum() * torch.inf, {})
+        )
 
 
 @pytest.mark.parametrize("phase", ["generator", "path", "discriminator", "r1"])

@@ -96,6 +96,14 @@ def test_another_architecture_is_refused(config, tmp_path):
         load_trunk(tmp_path / "file.pth", config)
 
 
+def test_weights_of_a_training_that_diverged_are_refused(tmp_path):
+    tensors = trunk_tensors(THIN)
+    tensors["layer1.0.conv1.weight"][0] = torch.nan
+    torch.save(tensors, tmp_path / "file.pth")
+    with pytest.raises(ValueError, match=r"1 not finite: layer1\.0\.conv1\.weight"):
+        load_trunk(tmp_path / "file.pth", THIN)
+
+
 def test_unknown_layout_lists_what_is_there(tmp_path):
     torch.save({"generator": {"weight": torch.zeros(1)}}, tmp_path / "file.pth")
     with pytest.raises(ValueError, match=r"no known layout; has generator.*MoCo"):
