@@ -25,6 +25,7 @@ from raysweep import presets, rng
 from raysweep.config import override
 from raysweep.nets.fir import fir_kernel
 from raysweep.nets.modulated import modulated_conv2d
+from raysweep.paper_presets import stylegan2_ada
 from raysweep.represent.config import RepresentConfig
 from raysweep.represent.gan import Gan
 
@@ -114,8 +115,9 @@ def demo() -> RepresentConfig:
 
 def paper() -> RepresentConfig:
     """Return the official configuration at 256 px, a small batch."""
-    network = {"gan.network.resolution": 256, "gan.network.half_blocks": 0, "gan.batch": 8}
-    return override(presets.paper().pretrain, {"method": "stylegan2", **network})
+    gan = stylegan2_ada("paper256")
+    full = gan.model_copy(update={"batch": 8, "network": override(gan.network, {"half_blocks": 0})})
+    return RepresentConfig(method="stylegan2", gan=full)
 
 
 def print_phases(config: RepresentConfig) -> None:

@@ -22,6 +22,10 @@ class DataConfig(Config):
 
     Attributes:
         source: ``face`` or ``car`` (built in), a folder of images and masks, or a Parquet dataset.
+        unlabelled_from: dataset whose images, all of them, are the unlabelled ones; ``source``'s
+            own if left out.
+        labels_from: dataset whose training images are the labelled ones, of the same classes:
+            another domain, such as rendered objects. Validation and test images stay ``source``'s.
         px: side in pixels at which images are read (squares, as in the papers).
         shots: number of labelled training images.
         draw: which draw of the labelled subset; draw 0 follows the dataset's own order, if any.
@@ -29,6 +33,8 @@ class DataConfig(Config):
     """
 
     source: str = "face"
+    unlabelled_from: str | None = None
+    labels_from: str | None = None
     px: int = Field(64, gt=0)
     shots: int = Field(16, gt=0)
     draw: int = Field(0, ge=0)

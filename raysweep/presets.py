@@ -196,7 +196,7 @@ def matching_paper() -> Experiment:
     """
     generator = lagm_generator("celeba")
     return Experiment(
-        data=DataConfig(source="celeba", px=256, shots=10),
+        data=DataConfig(source="published:celeba", px=256, shots=10),
         pretrain=RepresentConfig(method="stylegan2", gan=generator),
         project=ProjectionConfig(space="w+"),
         trunk=None,

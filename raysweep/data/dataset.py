@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from raysweep.config import ConfigError
 from raysweep.data.builtin import BuiltinConfig, builtin_info, materialise
 from raysweep.data.decoding import Bytes, decode_image, decode_mask, resize_mask
 from raysweep.data.folder import read_folder
+from raysweep.data.joining import joined
 from raysweep.data.parquet import is_parquet, read_parquet
 from raysweep.data.published.wanted import instructions
 from raysweep.data.records import SPLITS, Column, DatasetInfo, Source, Split
@@ -162,7 +163,13 @@ class Dataset:
         return resize_mask(decode_mask(data, classes=self.info.classes, where=where), px=px)
 
 
-def open_dataset(source: str, *, cache: Path, builtin: BuiltinConfig | None = None) -> Dataset:
+def open_dataset(
+    source: str,
+    *,
+    cache: Path,
+    builtin: BuiltinConfig | None = None,
+    others: Mapping[Split, str] | None = None,
+) -> Dataset:
     """Open a dataset.
 
     Args:
@@ -170,15 +177,21 @@ def open_dataset(source: str, *, cache: Path, builtin: BuiltinConfig | None = No
             ``classes.json``, or a directory or URI of a Parquet dataset.
         cache: where built-in datasets are kept; rendered there if missing.
         builtin: what to render.
+        others: splits whose images are another dataset's, see :func:`joined`, to its source.
 
     Raises:
         ConfigError: nothing of the kind is there, or it cannot be used; names the file.
     """
-    if source in DOMAINS:
-        return Dataset(
-            read_parquet(str(materialise(builtin or BuiltinConfig(), source, cache=cache)))
-        )
-    return Dataset(_stored(source))
+
+    def read(place: str) -> Source:
+        if place in DOMAINS:
+            rendered = materialise(builtin or BuiltinConfig(), place, cache=cache)
+            return read_parquet(str(rendered))
+        return _stored(place)
+
+    if not others:
+        return Dataset(read(source))
+    return Dataset(joined(read(source), {split: read(place) for split, place in others.items()}))
 
 
 def describe(source: str, *, builtin: BuiltinConfig | None = None) -> DatasetInfo:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from raysweep.config import ConfigError, override, parse_assignments
-from raysweep.data.dataset import DatasetInfo, describe
+from raysweep.data.dataset import DatasetInfo
 from raysweep.data.render import DOMAINS
 from raysweep.evaluate.protocols import FOLDS
 from raysweep.experiment import Experiment
+from raysweep.orchestration.datasets import described
 from raysweep.orchestration.generative import check_images
 from raysweep.presets import PRESETS
 from raysweep.represent.gan_weights import imported_config
@@ -24,6 +25,8 @@ from raysweep.represent.weights import load_trunk
 
 FILES = (
     "data.source",
+    "data.unlabelled_from",
+    "data.labels_from",
     "pretrain.weights",
     "pretrain.gan.inception",
     "project.weights",
@@ -36,6 +39,9 @@ PRICES = (
     "spot: true}]}"
 )
 """A price list of one machine, the price made up."""
+
+
+LABELS = "labels_from"
 
 
 def parser(description: str, *, sweep: bool = False) -> argparse.ArgumentParser:
@@ -73,7 +79,8 @@ def experiment_from(
     if options.preset not in presets:
         raise ConfigError(f"--preset {options.preset!r}: allowed are {', '.join(presets)}")
     experiment = presets[options.preset]()
-    data = {} if options.data is None else {"data.source": options.data}
+    given = {"data.source": options.data, "data.labels_from": getattr(options, LABELS, None)}
+    data = {name: value for name, value in given.items() if value is not None}
     changes = {**(changes or {}), **data, **parse_assignments(experiment, options.assignments)}
     for name in FILES:
         if name in changes:
@@ -88,7 +95,7 @@ def checked(experiment: Experiment) -> DatasetInfo:
         ConfigError: the data or the weights cannot be read, or there are too few labelled images.
     """
     data, represent = experiment.data, experiment.pretrain
-    info = describe(data.source, builtin=data.builtin)
+    info = described(data)
     for used in (represent, experiment.trunk):
         if used is not None and used.method == "weights":
             load_trunk(Path(str(used.weights)), used.trunk)
@@ -196,6 +203,18 @@ def _add_sweep(flags: argparse.ArgumentParser) -> None:
         type=_positive,
         metavar="N",
         help="repeats per cell (default: the preset's)",
+    )
+    flags.add_argument(
+        "--gpus",
+        type=_positive,
+        metavar="N",
+        help="trials at a time on one GPU each, also where an autoscaler has still to start the "
+        "machines (default: the GPUs that are up, else the cores)",
+    )
+    flags.add_argument(
+        "--labels-from",
+        metavar="PATH",
+        help="dataset whose training images are the labelled ones, e.g. rendered (default: --data)",
     )
     flags.add_argument(
         "--prices",

@@ -14,12 +14,13 @@ from raysweep.distill.labelling import LabelConfig, Unit
 from raysweep.distill.production import Production
 from raysweep.distill.rows import ShardRow
 from raysweep.experiment import DataConfig
+from raysweep.orchestration.datasets import opened
 from raysweep.orchestration.labelling import Read, TeacherPass, read_unit
 from raysweep.orchestration.parallel import Step, pipeline
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
 from raysweep.orchestration.train import has_gpus_for
-from raysweep.orchestration.tune import device_here, opened
+from raysweep.orchestration.tune import device_here
 from raysweep.orchestration.worker import Progress, Report
 
 

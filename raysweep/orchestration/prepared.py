@@ -37,6 +37,7 @@ class Sweep:
     space: SearchSpace
     preset: str
     workers: int
+    gpus: int | None
     address: str | None
     base: Experiment
     info: DatasetInfo
@@ -118,6 +119,7 @@ def prepare(title: str, space: SearchSpace, options: argparse.Namespace) -> Swee
         space=space,
         preset=options.preset,
         workers=options.workers,
+        gpus=options.gpus,
         address=options.address,
         base=base,
         info=info,

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from rich.console import Console
 
 from raysweep.config import ConfigError
-from raysweep.data.dataset import DatasetInfo, describe
+from raysweep.data.dataset import DatasetInfo
 from raysweep.experiment import Experiment
 from raysweep.orchestration import terminal
 from raysweep.orchestration.chain import chain_of
 from raysweep.orchestration.cli import experiment_from
+from raysweep.orchestration.datasets import described
 from raysweep.orchestration.estimate import disk_gib, work_of
 from raysweep.orchestration.generative import check_images, check_workers
 from raysweep.orchestration.learning import pretrain
@@ -71,7 +72,7 @@ def _checked(experiment: Experiment, methods: tuple[str, ...], workers: int) -> 
         raise ConfigError(f"--workers {workers}: must divide {setting} = {config.images_per_step}")
     if config.trains_generator:
         check_workers(config, workers)
-    info = describe(experiment.data.source, builtin=experiment.data.builtin)
+    info = described(experiment.data)
     if config.trains_generator:
         check_images(config, info.counts["unlabelled"] or info.counts["train"])
     return info
@@ -135,7 +136,8 @@ def _train_on_ray(
 def _train_here(
     experiment: Experiment, stage: Stage, store: StageStore, report: Callable[[Progress], None]
 ) -> None:
-    from raysweep.orchestration.tune import device_here, opened
+    from raysweep.orchestration.datasets import opened
+    from raysweep.orchestration.tune import device_here
 
     device = device_here()
     dataset = opened(experiment.data, store.storage.uri)

@@ -13,13 +13,14 @@ import torch
 from rich.console import Console
 
 from raysweep.config import ConfigError, to_dict
-from raysweep.data.dataset import DatasetInfo, describe
+from raysweep.data.dataset import DatasetInfo
 from raysweep.distill.manifest import MANIFEST_NAME, read_manifest
 from raysweep.distill.production import Production
 from raysweep.experiment import Experiment
 from raysweep.orchestration import terminal
 from raysweep.orchestration.chain import label_stage
 from raysweep.orchestration.cli import experiment_from
+from raysweep.orchestration.datasets import described
 from raysweep.orchestration.labelling import INFO, check_source, leave, production_of
 from raysweep.orchestration.models import load_fit
 from raysweep.orchestration.prediction import find_teacher
@@ -62,7 +63,7 @@ def run_labelling(options: argparse.Namespace) -> int:
     check_source(config, takes_codes=model.takes_codes)
     info = None
     if config.source == "unlabelled":
-        info = describe(experiment.data.source, builtin=experiment.data.builtin)
+        info = described(experiment.data)
     stage = label_stage(config, teacher, "" if info is None else info.fingerprint)
     console = terminal.console()
     if options.dry_run:

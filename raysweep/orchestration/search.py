@@ -21,11 +21,13 @@ from ray.tune.search.optuna import OptunaSearch
 
 from raysweep.config import from_dict, override, to_dict
 from raysweep.experiment import Experiment
+from raysweep.fewshot.projector import candidate_steps
+from raysweep.orchestration.datasets import opened
 from raysweep.orchestration.pipeline import compute
 from raysweep.orchestration.plan import Cell, Changes, SearchSpace
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.tune import device_here, execute, failure_text, opened
+from raysweep.orchestration.tune import device_here, execute, failure_text
 from raysweep.orchestration.worker import Run
 
 STUDY = "sweep"
@@ -83,8 +85,8 @@ class Search:
             for trial in known
         ]
 
-    def run(self, *, storage: Storage, news: News) -> None:
-        """Try what is missing."""
+    def run(self, *, storage: Storage, news: News, gpus: int | None = None) -> None:
+        """Try what is missing; ``gpus`` as in :class:`raysweep.orchestration.tune.Slots`."""
         tried = self.tried()
         if tried >= self.samples:
             return
@@ -97,13 +99,13 @@ class Search:
             storage=optuna.storages.RDBStorage(f"sqlite:///{self.study}"),
             study_name=STUDY,
         )
-        steps = self.base.fit.steps
+        candidates = candidate_steps(self.base.fit)
         asha = AsyncHyperBandScheduler(
             time_attr=STEP,
             metric=SCORE,
             mode=mode,
-            max_t=steps + self.repeats,  # the end of a repeat counts as a step
-            grace_period=max(1, steps // self.base.fit.checkpoints),
+            max_t=candidates[-1] + self.repeats,  # the end of a repeat counts as a step
+            grace_period=max(1, candidates[0]),
             reduction_factor=REDUCTION,
         )
         trainable = tune.with_parameters(
@@ -118,6 +120,7 @@ class Search:
             trainable,
             storage=storage,
             callback=_Reports(news),
+            gpus=gpus,
             search_alg=searcher,
             scheduler=asha,
             num_samples=self.samples - tried,

@@ -11,13 +11,14 @@ from typing import Any
 from rich.console import Console
 
 from raysweep.config import ConfigError
-from raysweep.data.dataset import DatasetInfo, describe
+from raysweep.data.dataset import DatasetInfo
 from raysweep.distill.rows import ShardError
 from raysweep.distill.student_config import total_steps
 from raysweep.experiment import Experiment
 from raysweep.orchestration import terminal
 from raysweep.orchestration.chain import distill_stage, evaluate_stage
 from raysweep.orchestration.cli import check_scored, checked, experiment_from
+from raysweep.orchestration.datasets import described, opened
 from raysweep.orchestration.distilling import Shards, check_classes, learn_student, open_shards
 from raysweep.orchestration.live_run import DistillRun
 from raysweep.orchestration.mlflow_client import ui_command
@@ -26,7 +27,7 @@ from raysweep.orchestration.pipeline import score
 from raysweep.orchestration.render import materialise_in_parallel
 from raysweep.orchestration.stages import Stage, StageStore
 from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.tune import device_here, opened, start_ray
+from raysweep.orchestration.tune import device_here, start_ray
 from raysweep.orchestration.worker import Progress, Report, Run
 
 
@@ -104,8 +105,7 @@ def _checked(experiment: Experiment, shards: Shards, workers: int) -> DatasetInf
     if config.plateau_patience is not None:
         info = checked(experiment)
     else:
-        data = experiment.data
-        info = describe(data.source, builtin=data.builtin)
+        info = described(experiment.data)
         check_scored(experiment, info)
     check_classes(shards.manifest, info)
     total_steps(config, rows=shards.manifest.rows)

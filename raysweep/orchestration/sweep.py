@@ -26,7 +26,7 @@ from raysweep.orchestration.preview import preview
 from raysweep.orchestration.render import materialise_in_parallel
 from raysweep.orchestration.search import News, Search
 from raysweep.orchestration.storage import is_full
-from raysweep.orchestration.tune import Listener, concurrency, failure_text, run_trials, start_ray
+from raysweep.orchestration.tune import Listener, Slots, failure_text, run_trials, start_ray
 
 if TYPE_CHECKING:
     from raysweep.orchestration.tracking import Tracker
@@ -149,7 +149,7 @@ def _run_on_ray(
     monitor = Monitor(
         screen, ordered, total=total, left=sweep.left(), times=clock, store=sweep.store
     )
-    screen.print(f"running {concurrency()} trials at a time")
+    screen.print(f"running {Slots.of_cluster(sweep.gpus).count} trials at a time")
 
     def finished(trial: Trial) -> None:
         monitor.finished(trial)
@@ -161,7 +161,7 @@ def _run_on_ray(
 
     if ordered:
         listener = Listener(progress=monitor.progress, finished=finished, failed=failed)
-        run_trials(ordered, storage=storage, listener=listener)
+        run_trials(ordered, storage=storage, listener=listener, gpus=sweep.gpus)
     if sweep.search is not None:
         _search(sweep, sweep.search, finished=finished, failed=failed)
 
@@ -185,7 +185,7 @@ def _search(
         failed=lambda changes, repeat, message: failed(trial_of(changes, repeat), message),
     )
     sweep.directory.mkdir(parents=True, exist_ok=True)
-    search.run(storage=sweep.store.storage, news=news)
+    search.run(storage=sweep.store.storage, news=news, gpus=sweep.gpus)
 
 
 def _pretrain_on_workers(sweep: Sweep, pending: list[Trial], screen: Console) -> None:

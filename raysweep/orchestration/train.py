@@ -19,6 +19,7 @@ from torch import nn
 from raysweep import collective
 from raysweep.config import ConfigError, from_dict, to_dict
 from raysweep.experiment import Experiment
+from raysweep.orchestration.datasets import opened
 from raysweep.orchestration.distilling import Shards, learn_student
 from raysweep.orchestration.learning import learn_representation
 from raysweep.orchestration.notice import heed_sigterm
@@ -26,7 +27,6 @@ from raysweep.orchestration.stages import Stage, StageStore, Workspace
 from raysweep.orchestration.storage import Storage
 from raysweep.orchestration.streaming import ParallelReader
 from raysweep.orchestration.terminal import passing_on
-from raysweep.orchestration.tune import opened
 from raysweep.orchestration.worker import Checkpoints, Progress, Report, Run
 
 LOG = logging.getLogger(__name__)

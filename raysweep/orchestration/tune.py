@@ -6,7 +6,6 @@ moment and is deleted at the end.
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import traceback
@@ -20,9 +19,8 @@ import torch
 from ray import tune
 
 from raysweep.config import from_dict, to_dict
-from raysweep.data.builtin import BuiltinConfig
-from raysweep.data.dataset import Dataset, open_dataset
-from raysweep.experiment import DataConfig, Experiment
+from raysweep.experiment import Experiment
+from raysweep.orchestration.datasets import opened
 from raysweep.orchestration.lifeline import watch_ray
 from raysweep.orchestration.pipeline import compute
 from raysweep.orchestration.plan import Trial
@@ -70,7 +68,12 @@ def start_ray(address: str | None) -> None:
 
 
 def run_trials(
-    trials: list[Trial], *, storage: Storage, listener: Listener, apart: bool = False
+    trials: list[Trial],
+    *,
+    storage: Storage,
+    listener: Listener,
+    gpus: int | None = None,
+    apart: bool = False,
 ) -> None:
     """Compute all trials, as many at a time as the cluster has cores (or GPUs).
 
@@ -78,6 +81,7 @@ def run_trials(
         trials: in the order in which they are to start.
         storage: holds the stages and the data.
         listener: hears of progress and ends.
+        gpus: see :class:`Slots`.
         apart: give every trial a store of its own; only to measure what sharing buys.
     """
     trainable = tune.with_parameters(
@@ -90,6 +94,7 @@ def run_trials(
         trainable,
         storage=storage,
         callback=_News(trials, listener),
+        gpus=gpus,
         param_space={INDEX: tune.grid_search(list(range(len(trials))))},
     )
 
@@ -99,6 +104,7 @@ def execute(
     *,
     storage: Storage,
     callback: tune.Callback,
+    gpus: int | None = None,
     param_space: dict[str, Any] | None = None,
     **options: Any,
 ) -> None:
@@ -108,16 +114,17 @@ def execute(
         trainable: the function.
         storage: where Tune may write while it runs.
         callback: hears of every report.
+        gpus: see :class:`Slots`.
         param_space: what differs from run to run.
         options: of ``TuneConfig``.
     """
-    slots = {"cpu": 1.0} | ({"gpu": 1.0} if ray.cluster_resources().get("GPU") else {})
+    slots = Slots.of_cluster(gpus)
     scratch = ("work", f"tune-{uuid.uuid4().hex[:8]}")  # another sweep may use the same storage
     tuner = tune.Tuner(
-        tune.with_resources(trainable, slots),
+        tune.with_resources(trainable, slots.resources),
         param_space=param_space,
         tune_config=tune.TuneConfig(
-            max_concurrent_trials=concurrency(),
+            max_concurrent_trials=slots.count,
             reuse_actors=True,
             trial_name_creator=lambda trial: trial.trial_id,
             trial_dirname_creator=lambda trial: trial.trial_id,
@@ -137,10 +144,31 @@ def execute(
         storage.delete(*scratch)
 
 
-def concurrency() -> int:
-    """Return how many single-device trials the cluster can run at a time."""
-    resources = ray.cluster_resources()
-    return max(1, int(resources.get("GPU", 0) or resources.get("CPU", 1)))
+@dataclass(frozen=True)
+class Slots:
+    """What a single-device trial takes, and how many run at a time.
+
+    Attributes:
+        resources: a core and, if there are any, a GPU.
+        count: of trials side by side.
+    """
+
+    resources: dict[str, float]
+    count: int
+
+    @classmethod
+    def of_cluster(cls, gpus: int | None) -> Slots:
+        """Return the slots of the cluster.
+
+        Args:
+            gpus: GPUs to count on; those that are up if left out. An autoscaler starts machines
+                only when something waits for them.
+        """
+        up = ray.cluster_resources()
+        count = int(up.get("GPU", 0)) if gpus is None else gpus
+        if count:
+            return cls({"cpu": 1.0, "gpu": 1.0}, count)
+        return cls({"cpu": 1.0}, max(1, int(up.get("CPU", 1))))
 
 
 def device_here() -> torch.device:
@@ -151,17 +179,6 @@ def device_here() -> torch.device:
     """
     torch.set_num_threads(1)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def opened(data: DataConfig, storage_uri: str) -> Dataset:
-    """Open a dataset once per process; decoded images stay in memory for the next trial."""
-    return _opened(data.source, data.builtin, storage_uri)
-
-
-@functools.lru_cache(maxsize=2)
-def _opened(source: str, builtin: BuiltinConfig, storage_uri: str) -> Dataset:
-    cache = Storage(storage_uri).local("data")
-    return open_dataset(source, cache=cache, builtin=builtin)
 
 
 def _trial(

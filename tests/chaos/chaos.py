@@ -84,8 +84,9 @@ def disturbed(number: int, kinds: list[str], options: argparse.Namespace) -> Res
     if not options.together and draw.random() < SECOND_FAULT:
         wanted.append(draw.choice([kind for kind in ANYWHERE if kind in kinds] or wanted))
     reference = undisturbed(variant.workers)
-    early = 0.0 if variant.workers > 1 else 0.05  # pretrainings on workers come first
-    moments = sorted(draw.uniform(early, 0.2 if variant.workers > 1 else 0.9) for _ in wanted)
+    moments = sorted(draw.uniform(0.02, 0.9) for _ in wanted)
+    if variant.workers > 1:  # pretrainings on workers come first, and are soon over
+        moments[0] = draw.uniform(0, 2 / reference.stages)
     due = list(zip(moments, wanted, strict=True))
     result, started = Result(), time.monotonic()
     with scene_of(variant) as scene:

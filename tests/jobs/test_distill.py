@@ -18,6 +18,7 @@ import torch
 
 from raysweep.config import ConfigError, override
 from raysweep.orchestration.chain import chain_of
+from raysweep.orchestration.datasets import opened
 from raysweep.orchestration.exporting import Exported, export_student
 from raysweep.orchestration.mlflow_client import tracked_by_default
 from raysweep.orchestration.models import load_student
@@ -25,7 +26,7 @@ from raysweep.orchestration.pipeline import compute
 from raysweep.orchestration.prediction import find_model
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.tune import device_here, opened
+from raysweep.orchestration.tune import device_here
 from raysweep.orchestration.worker import Run
 from raysweep.presets import smoke
 

@@ -17,7 +17,7 @@ from raysweep.presets import smoke
 
 ROOT = Path(__file__).parents[2]
 SHARED = {"--preset", "--data", "--storage", "--workers", "--address", "--set", "--dry-run"}
-SWEEP = SHARED | {"--search", "--num-samples", "--repeats", "--prices"}
+SWEEP = SHARED | {"--search", "--num-samples", "--repeats", "--prices", "--labels-from", "--gpus"}
 
 
 def options_of(parser):

@@ -17,13 +17,14 @@ from PIL import Image
 from raysweep.config import ConfigError, override, to_dict
 from raysweep.distill.manifest import read_manifest
 from raysweep.orchestration.chain import chain_of
+from raysweep.orchestration.datasets import opened
 from raysweep.orchestration.distilling import open_shards
 from raysweep.orchestration.models import candidates_of, load_model, load_student
 from raysweep.orchestration.pipeline import compute
 from raysweep.orchestration.prediction import find_model, find_teacher, predict_folder
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.tune import device_here, opened
+from raysweep.orchestration.tune import device_here
 from raysweep.orchestration.worker import Run
 from raysweep.presets import PRESETS, smoke
 
@@ -237,7 +238,8 @@ SCRIPT = """
     from raysweep.orchestration.pipeline import compute
     from raysweep.orchestration.stages import StageStore
     from raysweep.orchestration.storage import Storage
-    from raysweep.orchestration.tune import device_here, opened
+    from raysweep.orchestration.datasets import opened
+    from raysweep.orchestration.tune import device_here
     from raysweep.orchestration.worker import Run
     from raysweep.experiment import Experiment
 

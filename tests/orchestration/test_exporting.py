@@ -11,12 +11,13 @@ from raysweep.data.dataset import Dataset
 from raysweep.data.parquet import read_parquet
 from raysweep.licences import TERMS, non_commercial
 from raysweep.orchestration.chain import chain_of
+from raysweep.orchestration.datasets import opened
 from raysweep.orchestration.exporting import run_export
 from raysweep.orchestration.pipeline import compute
 from raysweep.orchestration.provenance import is_non_commercial, note, origins_of, tags
 from raysweep.orchestration.stages import Stage, StageStore
 from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.tune import device_here, opened
+from raysweep.orchestration.tune import device_here
 from raysweep.orchestration.worker import Run
 from raysweep.presets import smoke
 from tests.data.published_trees import imported, write_celebamask

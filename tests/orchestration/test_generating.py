@@ -19,12 +19,13 @@ from raysweep.features.generator import unpack
 from raysweep.orchestration import annotated, samples
 from raysweep.orchestration.annotated import annotations_of, read_lineage
 from raysweep.orchestration.chain import chain_of
+from raysweep.orchestration.datasets import opened
 from raysweep.orchestration.fitting import inputs_of
 from raysweep.orchestration.learning import pretrain
 from raysweep.orchestration.pipeline import compute
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.tune import device_here, opened
+from raysweep.orchestration.tune import device_here
 from raysweep.orchestration.worker import Run
 from raysweep.presets import demo, paper, smoke
 from raysweep.represent.gan import Gan

@@ -11,10 +11,11 @@ import torch
 from raysweep.config import ConfigError, override
 from raysweep.orchestration import worker
 from raysweep.orchestration.chain import chain_of
+from raysweep.orchestration.datasets import opened
 from raysweep.orchestration.pipeline import compute
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.tune import device_here, opened
+from raysweep.orchestration.tune import device_here
 from raysweep.orchestration.worker import Run
 from raysweep.presets import matching_smoke
 

@@ -56,7 +56,7 @@ class Server:
             start_new_session=True,
         )
         deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and self.process.poll() is None:
             try:
                 urllib.request.urlopen(f"{self.uri}/health", timeout=2).close()
                 return
@@ -197,6 +197,7 @@ def test_two_drivers_share_a_server(server, tmp_path, monkeypatch):
     assert server.runs() == complete(times=2)
 
 
+@pytest.mark.slow
 def test_drivers_that_make_one_database_at_once_do_not_break_it(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     code = (
@@ -249,7 +250,7 @@ def postgres():
     call("initdb", "-D", str(data), "-A", "trust", "-U", "mlflow", "-E", "UTF8")
     options = f"-p {port} -k {data} -c listen_addresses=127.0.0.1"
     call("pg_ctl", "-D", str(data), "-w", "-o", options, "-l", str(data / "log"), "start")
-    uri = f"postgresql://mlflow@127.0.0.1:{port}/postgres"
+    uri = f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres"
 
     def stop():
         call("pg_ctl", "-D", str(data), "-w", "-m", "immediate", "stop")

@@ -19,11 +19,12 @@ from raysweep.data.imports import import_folder
 from raysweep.distill.manifest import read_manifest
 from raysweep.distill.shards import ShardError, ShardsConfig, write_shard, write_shards
 from raysweep.distill.stream import ShardStream
+from raysweep.orchestration.datasets import opened
 from raysweep.orchestration.pipeline import compute
 from raysweep.orchestration.plan import Cell, make_trial
 from raysweep.orchestration.stages import Stage, StageStore
 from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.tune import Listener, device_here, opened, run_trials
+from raysweep.orchestration.tune import Listener, device_here, run_trials
 from raysweep.orchestration.worker import Run
 from raysweep.presets import smoke
 from search_spaces import resolution

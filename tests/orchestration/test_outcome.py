@@ -13,13 +13,14 @@ import pytest
 from raysweep.config import ConfigError, override
 from raysweep.evaluate.paper_tables import LAGM_FIGURE_4, LAGM_TABLE_2
 from raysweep.orchestration.chain import chain_of
+from raysweep.orchestration.datasets import opened
 from raysweep.orchestration.outcome import write_outcome
 from raysweep.orchestration.pipeline import CANDIDATES, compute
 from raysweep.orchestration.plan import Cell, Plan, make_plan
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
 from raysweep.orchestration.tracking import Tracker
-from raysweep.orchestration.tune import device_here, opened
+from raysweep.orchestration.tune import device_here
 from raysweep.orchestration.worker import Run
 from raysweep.presets import smoke
 
