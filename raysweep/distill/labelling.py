@@ -22,7 +22,7 @@ class LabelConfig(Config):
         source: ``unlabelled`` images of the dataset (the training images where there are none), or
             images ``generated`` by the representation, which must be a generator.
         images: how many; of a dataset at most, the first in the order of their names.
-        psi: truncation of generated images; 1 in DatasetGAN and ReGAN.
+        psi: truncation of generated images; 1 in ReGAN, 0.7 in the coarse rows of w in DatasetGAN.
         seed: of generated images; image i depends on it and on i only.
         portion: share of the images dropped because the teacher is least certain of them; 0.1 in
             DatasetGAN's text, 0 in its code.

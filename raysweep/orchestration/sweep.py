@@ -7,6 +7,7 @@ ones go on from their last checkpoint, and when nothing is missing only the tabl
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import ray
 from rich.console import Console
 
+from raysweep.config import ConfigError
 from raysweep.orchestration import terminal
 from raysweep.orchestration.estimate import Clock
 from raysweep.orchestration.mending import mend
@@ -30,6 +32,8 @@ from raysweep.orchestration.tune import Listener, Slots, failure_text, run_trial
 
 if TYPE_CHECKING:
     from raysweep.orchestration.tracking import Tracker
+
+LOG = logging.getLogger(__name__)
 
 
 PATIENCE_SECONDS = 15.0
@@ -180,9 +184,17 @@ def _search(
         fingerprint = sweep.info.fingerprint
         return make_trial(search.space, search.base, cell, repeat=repeat, fingerprint=fingerprint)
 
+    def tell_failed(changes: Changes, repeat: int, message: str) -> None:
+        try:
+            trial = trial_of(changes, repeat)
+        except ConfigError as error:  # a choice that the settings do not allow is no trial
+            LOG.warning("left out: %s", error)
+        else:
+            failed(trial, message)
+
     news = News(
         finished=lambda changes, repeat: finished(trial_of(changes, repeat)),
-        failed=lambda changes, repeat, message: failed(trial_of(changes, repeat), message),
+        failed=tell_failed,
     )
     sweep.directory.mkdir(parents=True, exist_ok=True)
     search.run(storage=sweep.store.storage, news=news, gpus=sweep.gpus)

@@ -82,6 +82,7 @@ CHANGES = {
     "thin.trunk_width": 5,
     "thin.head_width": 7,
     "thin.rates": [1, 1],
+    "thin.output_stride": 4,
     "resolution": 24,
     "lr": 2e-3,
     "beta1": 0.5,

@@ -182,9 +182,9 @@ def test_dry_runs_start_nothing(storage, chain, monkeypatch, capfd, tmp_path):
 def student(request, storage, chain):
     model = load_student(StageStore(storage), chain.distill.key, device_here())
     if request.param == "deeplab_thin":
-        from raysweep.distill.student_config import build_student
+        from raysweep.distill.student_config import StudentConfig, build_student
 
-        config = override(model.config, {"network": "deeplab_thin", "resolution": 32})
+        config = StudentConfig(network="deeplab_thin", resolution=32)
         return Exported(build_student(config, 12)).eval(), 32
     return Exported(model.network).eval(), model.px
 

@@ -116,6 +116,6 @@ def test_resolution_that_the_trunk_cannot_take(resolution, tmp_path):
 def test_a_dataset_without_images_to_choose_or_score_on_is_refused(split, message, monkeypatch):
     info = describe("face", builtin=smoke().data.builtin)
     lacking = info.model_copy(update={"counts": info.counts | {split: 0}})
-    monkeypatch.setattr(cli, "describe", lambda *_, **__: lacking)
+    monkeypatch.setattr(cli, "described", lambda data: lacking)
     with pytest.raises(ConfigError, match=message):
         cli.checked(smoke())

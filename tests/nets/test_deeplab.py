@@ -60,6 +60,18 @@ def test_thin_scores_have_the_size_of_the_input(size, num_classes):
     assert net.backbone(photos(*size))["out"].shape == (2, 16, -(-size[0] // 8), -(-size[1] // 8))
 
 
+@pytest.mark.parametrize("stride", [1, 2, 4, 8])
+def test_output_stride_keeps_the_map_large_and_the_field_of_view(stride):
+    config = ThinConfig(trunk_width=2, head_width=3, rates=(1, 2), output_stride=stride)
+    dense, strided = thin(config).eval().backbone, thin().eval().backbone
+    strided.load_state_dict(dense.state_dict())
+    images = photos(32, 32)
+    found, expected = dense(images)["out"], strided(images)["out"]
+    assert found.shape[-1] == 32 // stride
+    # dilated convolutions see the same pixels at the places that the strided ones keep
+    torch.testing.assert_close(found[:, :, :: 8 // stride, :: 8 // stride], expected)
+
+
 @pytest.mark.parametrize(("size", "rates"), [((3, 4), (1, 2)), ((5, 5), (2, 4, 6)), ((1, 1), (3,))])
 def test_thin_pyramid_is_the_papers(size, rates):
     net = thin(ThinConfig(trunk_width=2, head_width=3, rates=rates)).eval()
@@ -89,7 +101,14 @@ def test_blocks_are_named_in_the_order_of_the_image():
 
 
 @pytest.mark.parametrize(
-    "change", [{"trunk_width": 3}, {"head_width": 4}, {"rates": [1, 3]}, {"rates": [1]}]
+    "change",
+    [
+        {"trunk_width": 3},
+        {"head_width": 4},
+        {"rates": [1, 3]},
+        {"rates": [1]},
+        {"output_stride": 2},
+    ],
 )
 def test_sizes_of_the_thin_net_matter(change):
     other = from_dict(ThinConfig, {"trunk_width": 2, "head_width": 3, "rates": [1, 2], **change})

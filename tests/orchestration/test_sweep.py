@@ -121,7 +121,14 @@ def test_mlflow_holds_parent_configurations_and_repeats(undisturbed):
     assert swept[0].data.tags["paper.cell"].startswith("ganorcon_appE[")
 
 
-@pytest.mark.parametrize("moment", ["rendering", r"\] 1/30", r"\] 17/30"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param("rendering", marks=pytest.mark.slow),
+        pytest.param(r"\] 1/30", marks=pytest.mark.slow),
+        r"\] 17/30",
+    ],
+)
 def test_killed_sweep_ends_with_the_same_table(undisturbed, tmp_path, moment):
     storage, _ = undisturbed
     killed = tmp_path / "runs"
