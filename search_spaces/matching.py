@@ -1,11 +1,12 @@
 """Can an annotator be learnt from a few labels by matching gradients, and what does it depend on?
 
 LAGM's ablations and rivals, a row each: how often the segmentor is updated (K, figure 4), whose
-gradients are matched (tables 2 and C.8), the segmentor's state (C.2) and input size (C.9); MAML
-(C.7), the inversion method (C.5), pseudo-labels (C.6), DatasetGAN's ensemble on the same labels,
-and the segmentor trained on the labels alone (C.11). Columns are the networks that are scored: the
-*annotator* on test images found in the generator, the *segmentor* that learnt with it, and a
-*student* trained afterwards on images that the annotator labelled (table 1, lower part).
+gradients are matched (tables 2 and C.8), the segmentor's state (C.2) and input size (C.9), how good
+the generator is (C.10); MAML (C.7), the inversion method (C.5), pseudo-labels (C.6), DatasetGAN's
+ensemble on the same labels, and the segmentor trained on the labels alone (C.11). Columns are the
+networks that are scored: the *annotator* on test images found in the generator, the *segmentor*
+that learnt with it, and a *student* trained afterwards on images that the annotator labelled
+(table 1, lower part).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from raysweep.evaluate.paper_tables import (
     LAGM_TABLE_C7,
     LAGM_TABLE_C8,
     LAGM_TABLE_C9,
+    LAGM_TABLE_C10,
     LAGM_TABLE_C11,
 )
 from raysweep.orchestration.plan import Cell, Changes, Drawing
@@ -40,6 +42,7 @@ PAPERS = (
     LAGM_TABLE_C8,
     LAGM_TABLE_C2,
     LAGM_TABLE_C9,
+    LAGM_TABLE_C10,
     LAGM_TABLE_C7,
     LAGM_TABLE_C5,
     LAGM_TABLE_C6,
@@ -77,6 +80,8 @@ MANY = {"smoke": 8, "demo": 50, "paper": 1500}
 """Labelled images of the supervised row that shows what more labels would bring."""
 SIZES = {"smoke": [8], "demo": [16], "paper": [128, 64]}
 """Sides of the segmentor's images below the generator's."""
+GENERATORS = {"smoke": [0.16], "demo": [40.0, 80.0], "paper": [1000.0, 5000.0]}
+"""Images shown to worse generators: the training of the base's, ended sooner."""
 PAPER_ROWS = {
     "K = 1": (LAGM_TABLE_2, "Head (default)"),
     "block res5+head": (LAGM_TABLE_2, "Res5..Head"),
@@ -119,6 +124,8 @@ def _rows(preset: str) -> dict[str, Row]:
         rows[label] = ({"fit.matching.state": state}, pair)
     for px in SIZES[preset]:
         rows[f"segmentor at {px} px"] = ({"fit.matching.resolution": px}, pair)
+    for kimg in GENERATORS[preset]:
+        rows[f"generator of {kimg:g} kimg"] = ({"pretrain.gan.kimg": kimg}, pair)
     return rows | _rivals(preset)
 
 

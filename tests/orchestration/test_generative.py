@@ -21,6 +21,7 @@ from raysweep.orchestration.generative import (
     check_workers,
     learn_generator,
 )
+from raysweep.orchestration.models import GENERATOR
 from raysweep.orchestration.stages import Stage, Workspace
 from raysweep.orchestration.storage import Storage
 from raysweep.orchestration.worker import run
@@ -186,6 +187,14 @@ def test_every_setting_that_the_training_loop_reads_matters(tmp_path, monkeypatc
         assert bool(more) == leaves_more, name
         assert ("fid" in other_curve[-1]) == (name == "inception")
         assert (DISTANCE in other_curve[-1]) == (name != "inception")
+
+
+def test_a_training_that_ends_sooner_is_a_snapshot_of_the_longer_one(tmp_path):
+    _, whole = learn(override(TINY, {"gan.kimg": 0.32, "gan.snapshots": 2}), tmp_path / "whole")
+    _, half = learn(override(TINY, {"gan.kimg": 0.16, "gan.snapshots": 1}), tmp_path / "half")
+    snapshot = "generator-0.160.safetensors"
+    assert (whole.path / snapshot).read_bytes() == (half.path / GENERATOR).read_bytes()
+    assert (whole.path / GENERATOR).read_bytes() != (half.path / GENERATOR).read_bytes()
 
 
 @pytest.mark.parametrize(
