@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from raysweep.config import ConfigError
 from raysweep.evaluate.images import overlay
 from raysweep.orchestration.mlflow_client import stages_of_run
-from raysweep.orchestration.models import Model, load_model
+from raysweep.orchestration.models import Model, load_fit, load_model
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
 from raysweep.orchestration.tune import device_here
@@ -53,7 +53,7 @@ def find_model(storage: Storage, name: str) -> Chosen:
         )
     if len({_model_of(record) for record in matches}) > 1:
         raise ConfigError(f"--model {name!r} fits {len(matches)} stages; give more of the key")
-    return _load(storage, matches[0])
+    return _load(storage, min(matches, key=_by_annotator))  # a segmentor takes photographs
 
 
 def find_teacher(storage: Storage, name: str) -> str:
@@ -65,7 +65,8 @@ def find_teacher(storage: Storage, name: str) -> str:
     kind, _, key = name.rpartition("/")
     evaluations = [record for record in _evaluations(storage) if "fit" in record["inputs"]]
     if name == "best":
-        best = max(evaluations, key=lambda found: found["metrics"]["miou"], default=None)
+        able = [record for record in evaluations if _teaches(storage, record["inputs"]["fit"])]
+        best = max(able, key=lambda found: found["metrics"]["miou"], default=None)
         found = set() if best is None else {best["inputs"]["fit"]}
     else:
         records = _matching(storage, evaluations, name)
@@ -166,5 +167,22 @@ def _evaluations(storage: Storage) -> list[dict[str, Any]]:
 
 def _load(storage: Storage, record: dict[str, Any]) -> Chosen:
     stage, key = _model_of(record)
-    model = load_model(StageStore(storage), key, device_here(), stage=stage)
+    store, device = StageStore(storage), device_here()
+    model: Model
+    if stage == "fit" and _by_annotator(record):
+        model = load_fit(store, key, device)
+    else:
+        model = load_model(store, key, device, stage=stage)
     return Chosen(model, record["metrics"]["candidate"])
+
+
+def _by_annotator(record: dict[str, Any]) -> bool:
+    """Return whether an evaluation scored an annotator, which takes codes of a generator."""
+    return bool(record["config"]["evaluate"].get("annotator"))
+
+
+def _teaches(storage: Storage, key: str) -> bool:
+    """Return whether a fit left more than a segmentor trained on labels alone."""
+    path = StageStore(storage).directory_of("fit", key) / "stage.json"
+    fit = json.loads(path.read_text())["config"]["fit"]
+    return bool(fit.get("matching", {}).get("objective") != "supervised")

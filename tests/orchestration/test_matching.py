@@ -12,7 +12,9 @@ from raysweep.config import ConfigError, override
 from raysweep.orchestration import worker
 from raysweep.orchestration.chain import chain_of
 from raysweep.orchestration.datasets import opened
+from raysweep.orchestration.models import load_fit
 from raysweep.orchestration.pipeline import compute
+from raysweep.orchestration.prediction import find_model, find_teacher
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
 from raysweep.orchestration.tune import device_here
@@ -138,3 +140,19 @@ def test_an_interrupted_fit_goes_on_bit_for_bit(run_with, monkeypatch):
 def test_what_does_not_fit_is_refused_before_any_work(changes, message):
     with pytest.raises(ConfigError, match=message):
         override(BASE, changes)
+
+
+def test_a_user_finds_the_segmentor_and_a_teacher_that_can_teach(run_with):
+    _, chain = computed(run_with)
+    computed(run_with, BY_ANNOTATOR)
+    best, alone = computed(run_with, objective("supervised"))
+    storage = run_with.store.storage
+    chosen = find_model(storage, f"fit/{chain.fit.key}")
+    assert not chosen.model.takes_codes
+    images = run_with.dataset.images("test", px=32)
+    labels = chosen.model.predict(images, candidate=chosen.candidate, out_px=32)
+    assert labels.shape == (10, 32, 32)
+    assert find_model(storage, f"fit/{alone.fit.key}").candidate == best["metrics"]["candidate"]
+    assert find_teacher(storage, "best") != alone.fit.key
+    with pytest.raises(ConfigError, match="has no annotator"):
+        load_fit(run_with.store, alone.fit.key, device_here())
