@@ -7,7 +7,7 @@ An image travels through the folders in this order::
                  weights, untrained baselines
     features     what a frozen representation says of an image, by named activations
     fewshot      projectors and ensembles on a handful of labelled images; images found in a
-                 generator
+                 generator, and annotators of its images learnt by gradient matching
     distill      pseudo-labels as Parquet shards, and the student that learns from them
     evaluate     dataset-level IoU, protocols, Frechet distance, tables beside the papers'
 
