@@ -59,34 +59,6 @@ class Outcome:
     merged: str | None
 
 
-def import_folder(source: Path, target: Path, *, report: Report) -> DatasetInfo:
-    """Convert the folder layout; files are stored as they are, so the fingerprint stays.
-
-    Args:
-        source: folder with ``images/``, ``masks/`` and ``classes.json``.
-        target: directory to make.
-        report: called as the conversion goes on.
-
-    Raises:
-        ConfigError: the source cannot be used, or the target is there and not empty.
-    """
-    return import_published(source, target, ImportConfig(kind="folder"), report=report).info
-
-
-def import_images(source: Path, target: Path, *, report: Report) -> DatasetInfo:
-    """Convert a folder of images, with its subfolders, to a dataset without labels.
-
-    Args:
-        source: folder of images; an image's id is its path below it, without suffix.
-        target: directory to make.
-        report: called as the conversion goes on.
-
-    Raises:
-        ConfigError: there is no image, one cannot be read, or the target is there and not empty.
-    """
-    return import_published(source, target, ImportConfig(kind="images"), report=report).info
-
-
 def write_here(work: Work, shards: list[Shard], progress: Callable[[int], None]) -> None:
     """Write files one after the other in this process, with a few threads."""
     tree = work.open()

@@ -64,6 +64,13 @@ def confusion(prediction: torch.Tensor, truth: torch.Tensor, num_classes: int) -
     return torch.bincount(cells, minlength=count * size).view(count, num_classes, num_classes)
 
 
+def mean_iou(
+    labels: torch.Tensor, truth: torch.Tensor, num_classes: int, *, absent: Absent
+) -> float:
+    """Return the dataset-level mIoU of labels ``(count, height, width)`` against their truth."""
+    return scores(confusion(labels, truth, num_classes).sum(0), absent=absent).miou
+
+
 def scores(confusion: torch.Tensor, *, absent: Absent) -> Scores:
     """Score a confusion matrix summed over a split.
 

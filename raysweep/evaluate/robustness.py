@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from raysweep.evaluate.metrics import Absent, confusion, scores
+from raysweep.evaluate.metrics import Absent, mean_iou
 
 IGNORE = 255
 """Label of pixels whose truth is unknown: they were outside the image before it moved."""
@@ -104,6 +104,6 @@ def shift_curve(
         moved, truth = shifted(images, scored, shift, 0)
         kept = truth != IGNORE
         labels = predict(moved).to(truth.device)
-        counts = confusion(labels[kept][None], truth[kept][None], num_classes).sum(0)
-        curve.append(ShiftScore(shift, scores(counts, absent=absent).miou))
+        miou = mean_iou(labels[kept][None], truth[kept][None], num_classes, absent=absent)
+        curve.append(ShiftScore(shift, miou))
     return curve

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
 import torch
 from torch.nn import functional as F
 
@@ -18,7 +15,7 @@ from raysweep.data.augment import standardise
 from raysweep.fewshot.image_distance import Distance, feature_distance, pixel_pyramid
 from raysweep.fewshot.projection_config import ProjectionConfig
 from raysweep.nets.resnet import Trunk
-from raysweep.represent.weights import read_trunk
+from raysweep.represent.weights import read_contents, read_trunk
 
 Tensors = dict[str, torch.Tensor]
 
@@ -159,17 +156,7 @@ def _lpips_shapes() -> dict[str, tuple[int, ...]]:
 
 
 def _tensors(path: Path) -> Tensors:
-    try:
-        if path.suffix == ".safetensors":
-            return dict(safetensors.torch.load_file(str(path)))
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ConfigError(
-            f"{path}: cannot be read as tensors alone ({error}); give safetensors, or a state dict "
-            "saved by torch.save"
-        ) from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: holds a {type(content).__name__}, expected a dict of tensors")
+    content = read_contents(path)
     return {name: t for name, t in content.items() if isinstance(t, torch.Tensor)}
 
 

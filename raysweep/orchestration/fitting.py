@@ -13,7 +13,7 @@ from torch import nn
 
 from raysweep.config import to_dict
 from raysweep.data.records import Split
-from raysweep.evaluate.metrics import confusion, scores
+from raysweep.evaluate.metrics import mean_iou
 from raysweep.experiment import Experiment
 from raysweep.features.representation import Representation
 from raysweep.fewshot.ensemble import Majority
@@ -126,8 +126,8 @@ class _Fitting:
         )
         projector.train()
         truth = dataset.masks("val", px=evaluation.px)
-        counts = confusion(labels, truth, len(dataset.info.classes)).sum(0)
-        return scores(counts, absent=evaluation.absent).miou
+        classes = len(dataset.info.classes)
+        return mean_iou(labels, truth, classes, absent=evaluation.absent)
 
     def ensemble(self, inputs: torch.Tensor, masks: torch.Tensor) -> Curve:
         """Fit until no member improves; it takes seconds, so a kill starts it again."""

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from raysweep.distill.student import label_images
-from raysweep.evaluate.metrics import confusion, scores
+from raysweep.evaluate.metrics import mean_iou
 from raysweep.experiment import Experiment
 from raysweep.features.generator import unpack
 from raysweep.fewshot.gradient_matching import GradientMatching
-from raysweep.fewshot.matching_config import Labelled, candidate_steps
+from raysweep.fewshot.matching_config import Labelled, MatchingConfig, candidate_steps
 from raysweep.fewshot.matching_inputs import matching_batch
 from raysweep.nets.gans import Generator
 from raysweep.orchestration.chain import Chain
@@ -41,23 +41,12 @@ def fit_by_matching(
         inputs: labelled images ``(shots, 3, px, px)`` uint8, or codes ``(shots, length)``.
         masks: ``(shots, px, px)`` uint8.
     """
-    config, info, store = experiment.fit.matching, run_with.dataset.info, run_with.store
-    generator = read_generator(store.directory(chain.pretrain) / GENERATOR)
+    config = experiment.fit.matching
+    generator = read_generator(run_with.store.directory(chain.pretrain) / GENERATOR)
     if inputs.ndim == 2 and config.objective != "inversion":  # samples that a person labelled
         inputs = images_of(generator, inputs)
     labelled = Labelled(inputs, masks)
-    trunk = None
-    if chain.trunk is not None:
-        trunk = read_trunk(store.directory(chain.trunk) / TRUNK).state_dict()
-    learner = GradientMatching(
-        config,
-        generator=generator,
-        labelled=labelled,
-        num_classes=len(info.classes),
-        trunk=trunk,
-        flip_pairs=info.flip_pairs,
-        device=run_with.device,
-    )
+    learner = _learner(config, chain, run_with, generator=generator, labelled=labelled)
     candidates = set(candidate_steps(config))
 
     def keep_candidate(step: int) -> None:
@@ -79,6 +68,28 @@ def fit_by_matching(
     )
 
 
+def _learner(
+    config: MatchingConfig,
+    chain: Chain,
+    run_with: Run,
+    *,
+    generator: Generator,
+    labelled: Labelled,
+) -> GradientMatching:
+    info, trunk = run_with.dataset.info, None
+    if chain.trunk is not None:
+        trunk = read_trunk(run_with.store.directory(chain.trunk) / TRUNK).state_dict()
+    return GradientMatching(
+        config,
+        generator=generator,
+        labelled=labelled,
+        num_classes=len(info.classes),
+        trunk=trunk,
+        flip_pairs=info.flip_pairs,
+        device=run_with.device,
+    )
+
+
 @torch.no_grad()
 def images_of(generator: Generator, codes: torch.Tensor) -> torch.Tensor:
     """Return what a generator makes of codes: ``(count, 3, resolution, resolution)`` uint8."""
@@ -93,5 +104,5 @@ def _val_miou(network: nn.Module, experiment: Experiment, px: int, run_with: Run
     images = dataset.images("val", px=experiment.data.px)
     labels = label_images(network.eval(), images, px=px, out_px=evaluation.px)
     truth = dataset.masks("val", px=evaluation.px)
-    counts = confusion(labels, truth, len(dataset.info.classes)).sum(0)
-    return scores(counts, absent=evaluation.absent).miou
+    classes = len(dataset.info.classes)
+    return mean_iou(labels, truth, classes, absent=evaluation.absent)

@@ -21,7 +21,7 @@ from raysweep.data.decoding import encode_png
 from raysweep.data.sampling import batch_indices
 from raysweep.distill.student import Student, label_images
 from raysweep.distill.student_config import StudentConfig, build_student
-from raysweep.evaluate.metrics import confusion, scores
+from raysweep.evaluate.metrics import mean_iou
 from raysweep.nets.unet import UnetConfig
 from raysweep.orchestration.stages import Stage, StageStore, Workspace
 from raysweep.orchestration.storage import write_atomically
@@ -124,8 +124,7 @@ class StandIn:
         write_atomically(workspace.path / NETWORK, tensors)
         labels = learner.predict(self.dataset.images("val", px=self.px))
         truth = self.dataset.masks("val", px=self.px)
-        counts = confusion(labels, truth, len(info.classes)).sum(0)
-        return scores(counts, absent="zero").miou
+        return mean_iou(labels, truth, len(info.classes), absent="zero")
 
     def label(self, images: torch.Tensor) -> torch.Tensor:
         """Return labels ``(count, px, px)`` uint8 of uint8 images ``(count, 3, px, px)``."""

@@ -87,7 +87,7 @@ def load_trunk(path: Path | str, config: TrunkConfig) -> Trunk:
         ValueError: the file is unreadable, has no known layout, or holds another architecture.
     """
     path = Path(path)
-    tensors = _trunk_tensors(_read(path), path)
+    tensors = _trunk_tensors(read_contents(path), path)
     trunk = build_trunk(config)
     expected = trunk.state_dict()
     counters = {name: t for name, t in expected.items() if name.endswith("num_batches_tracked")}
@@ -126,7 +126,12 @@ def read_trunk(path: Path | str) -> Trunk:
     return load_trunk(path, from_dict(TrunkConfig, json.loads(header[CONFIG_KEY])))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_contents(path: Path) -> dict[str, Any]:
+    """Return what a weights file holds, without running anything from it.
+
+    Raises:
+        ConfigError: it cannot be read, or holds more than tensors and plain data.
+    """
     if path.suffix == ".safetensors":
         try:
             return dict(safetensors.torch.load_file(str(path)))

@@ -10,7 +10,8 @@ from PIL import Image
 from raysweep.config import ConfigError
 from raysweep.data.builtin import BuiltinConfig, building, builtin_chunks, materialise, write_chunk
 from raysweep.data.dataset import describe, open_dataset
-from raysweep.data.imports import import_folder
+from raysweep.data.imports import import_published
+from raysweep.data.published.common import ImportConfig
 from tests.data.folders import FULL_SPLITS, labels, picture, write_folder, write_splits
 
 TINY = BuiltinConfig(px=8, unlabelled=5, train=4, val=2, test=3)
@@ -27,7 +28,9 @@ def folder(tmp_path):
 def dataset(request, folder, tmp_path):
     if request.param == "folder":
         return open_dataset(str(folder), cache=tmp_path)
-    import_folder(folder, tmp_path / "shards", report=lambda done, total: None)
+    import_published(
+        folder, tmp_path / "shards", ImportConfig(kind="folder"), report=lambda done, total: None
+    )
     return open_dataset(str(tmp_path / "shards"), cache=tmp_path)
 
 

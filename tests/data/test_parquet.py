@@ -7,8 +7,9 @@ import pytest
 from raysweep.config import ConfigError
 from raysweep.data import imports
 from raysweep.data.folder import read_folder
-from raysweep.data.imports import import_folder, import_images
+from raysweep.data.imports import import_published
 from raysweep.data.parquet import SCHEMA, is_parquet, read_parquet
+from raysweep.data.published.common import ImportConfig
 from tests.data.folders import FULL_SPLITS, write_folder, write_splits
 
 
@@ -24,7 +25,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def dataset(folder, tmp_path):
-    import_folder(folder, tmp_path / "shards", report=quiet)
+    import_published(folder, tmp_path / "shards", ImportConfig(kind="folder"), report=quiet)
     return tmp_path / "shards"
 
 
@@ -44,7 +45,7 @@ def test_conversion_keeps_bytes_places_and_fingerprint(folder, dataset):
 def test_the_fingerprint_does_not_depend_on_the_layout_of_files(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(imports, "ROWS_PER_GROUP", 1)
     monkeypatch.setattr(imports, "ROWS_PER_FILE", 2)
-    import_folder(folder, tmp_path / "many", report=quiet)
+    import_published(folder, tmp_path / "many", ImportConfig(kind="folder"), report=quiet)
     names = sorted(path.name for path in (tmp_path / "many").glob("train*.parquet"))
     assert names == ["train-000000.parquet", "train-000002.parquet"]
     assert content(read_parquet(str(tmp_path / "many"))) == content(read_folder(folder))
@@ -73,7 +74,9 @@ def test_opens_a_uri(dataset):
 def test_a_folder_of_images_becomes_unlabelled_data(folder, tmp_path):
     (folder / "images" / "old").mkdir()
     (folder / "images" / "0.png").rename(folder / "images" / "old" / "0.png")
-    info = import_images(folder / "images", tmp_path / "photos", report=quiet)
+    info = import_published(
+        folder / "images", tmp_path / "photos", ImportConfig(kind="images"), report=quiet
+    ).info
     source = read_parquet(str(tmp_path / "photos"))
     assert info == source.info
     assert (info.name, info.classes) == ("images", ())

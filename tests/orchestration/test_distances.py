@@ -171,7 +171,7 @@ def test_files_that_cannot_serve_are_refused_before_any_work(trunk_file, thin, t
     refused(r"project.weights = '.*nowhere' cannot be read", "trunk", tmp_path / "nowhere")
     (tmp_path / "text.safetensors").write_text("no tensors")
     refused("not a safetensors file", "trunk", tmp_path / "text.safetensors")
-    refused("cannot be read as tensors", "lpips", tmp_path / "text.safetensors")
+    refused("not a safetensors file", "lpips", tmp_path / "text.safetensors")
     refused("no LPIPS with VGG16: features.0.weight is missing", "lpips", trunk_file)
     torch.save([1, 2], tmp_path / "list.pth")
     refused("holds a list", "lpips", tmp_path / "list.pth")

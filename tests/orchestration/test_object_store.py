@@ -15,7 +15,8 @@ import torch
 
 from raysweep.config import ConfigError, override
 from raysweep.data.dataset import describe, open_dataset
-from raysweep.data.imports import import_folder
+from raysweep.data.imports import import_published
+from raysweep.data.published.common import ImportConfig
 from raysweep.distill.manifest import read_manifest
 from raysweep.distill.shards import ShardError, ShardsConfig, write_shard, write_shards
 from raysweep.distill.stream import ShardStream
@@ -222,7 +223,9 @@ def test_shards_that_cannot_be_written_leave_nothing(bucket):
 
 def test_a_dataset_is_read_from_the_bucket(bucket, tmp_path):
     folder = write_folder(tmp_path / "parts")
-    import_folder(folder, tmp_path / "parquet", report=lambda done, total: None)
+    import_published(
+        folder, tmp_path / "parquet", ImportConfig(kind="folder"), report=lambda done, total: None
+    )
     pafs.copy_files(
         str(tmp_path / "parquet"), f"{bucket.name}/parts", destination_filesystem=bucket.files
     )
