@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from raysweep import collective, rng
+from raysweep import collective, micro, rng
 from raysweep.data.joint import draw_joint, move_images, resized
 from raysweep.distill import targets
 from raysweep.distill.student_config import StudentConfig, build_student
@@ -23,14 +23,16 @@ from raysweep.learner import Batch, identity
 from raysweep.nets.deeplab import seed_dropout
 
 PREDICT_BATCH = 16
+LEAST = 2
+"""Images per part of a step, at least: the networks have batch norm."""
 
 
 class Student:
     """Learner of a student.
 
     Augmentation and dropout of an image depend on its place in the global batch and on the step,
-    not on the number of workers; batch-norm statistics are those of a worker's images unless
-    ``wrap`` synchronises them.
+    not on the number of workers or parts (:mod:`raysweep.micro`); batch-norm statistics are those
+    of a worker's images in a part, unless ``wrap`` synchronises the workers'.
 
     Args:
         config: settings.
@@ -86,19 +88,17 @@ class Student:
         """
         config = self.config
         images, labels = self._prepare(batch)
-        first = collective.own(config.batch).start
-        seed_dropout(self.network, seed=config.seed, step=self.steps_taken, first=first)
-        with self._autocast():
-            logits = self.forward(images)
-        loss = self._loss(logits.float(), labels)
         self.optimizer.zero_grad()
-        torch.autograd.backward(loss)
+        found = micro.accumulate(
+            micro.parts(len(images), least=LEAST),
+            lambda part: self._loss_of(part, images, labels),
+            wrapped=self.forward,
+        )
         if config.clip_value is not None:
             nn.utils.clip_grad_value_(self.network.parameters(), config.clip_value)
         self.optimizer.step()
         self.steps_taken += 1
-        accuracy = (logits.detach().argmax(1) == labels.mask).float().mean()
-        return {"loss": loss.detach(), "accuracy": accuracy, "lr": torch.tensor(self.lr)}
+        return {**found, "lr": torch.tensor(self.lr)}
 
     @property
     def lr(self) -> float:
@@ -135,6 +135,21 @@ class Student:
         )
         x = move_images(images.to(self.device), own, px=config.resolution)
         return x.contiguous(memory_format=self.memory_format), labels
+
+    def _loss_of(
+        self, part: slice, images: torch.Tensor, labels: Targets
+    ) -> tuple[torch.Tensor, micro.Metrics]:
+        config = self.config
+        first = collective.own(config.batch).start + part.start
+        seed_dropout(self.network, seed=config.seed, step=self.steps_taken, first=first)
+        with self._autocast():
+            logits = self.forward(images[part])
+        own = Targets(
+            labels.mask[part], *(None if each is None else each[part] for each in labels[1:])
+        )
+        loss = self._loss(logits.float(), own)
+        accuracy = (logits.detach().argmax(1) == own.mask).float().mean()
+        return loss, {"loss": loss.detach(), "accuracy": accuracy}
 
     def _loss(self, logits: torch.Tensor, labels: Targets) -> torch.Tensor:
         if labels.classes is None or labels.probabilities is None:
@@ -209,7 +224,7 @@ def label_images(
     device = next(network.parameters()).device
     cuda = device.type == "cuda"
     labels = [torch.empty(0, *size, dtype=torch.uint8)]
-    for part in images.split(PREDICT_BATCH) if len(images) else ():
+    for part in images.split(micro.rows_at_once(PREDICT_BATCH)) if len(images) else ():
         x = resized(part.to(device).contiguous(), px=px)
         layout = torch.channels_last if cuda else torch.contiguous_format
         scores = network(x.contiguous(memory_format=layout)).float()

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from torch import nn
 from torch.nn import functional as F
 
-from raysweep import rng
+from raysweep import micro, rng
 from raysweep.config import Config, ConfigError, to_dict
 from raysweep.data.joint import JointConfig, joint
 from raysweep.data.sampling import batch_indices
@@ -143,6 +143,9 @@ def fit_batch(inputs: torch.Tensor, masks: torch.Tensor, *, step: int, config: F
 class ProjectorFit:
     """Learner of a projector; the representation stays as it is.
 
+    Steps may be taken in parts (:mod:`raysweep.micro`); a projector with batch norm takes two or
+    more images at a time.
+
     Args:
         config: settings.
         representation: frozen features.
@@ -168,6 +171,8 @@ class ProjectorFit:
             projector = build_projector(config.projector, representation.channels, num_classes)
         self.projector = projector.to(self.device).to(memory_format=torch.channels_last).train()
         self.forward = wrap(self.projector)
+        has_batch_norm = any(isinstance(m, nn.BatchNorm2d) for m in projector.modules())
+        self.least = 2 if has_batch_norm else 1
         self.optimizer = torch.optim.Adam(
             self.projector.parameters(),
             lr=config.lr,
@@ -193,18 +198,28 @@ class ProjectorFit:
             batch["input"].to(self.device),
             clean_masks(batch["mask"], config.clean_pixels).to(self.device),
         )
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            logits = self.forward(self.representation(inputs), config.resolution)
-        loss = F.cross_entropy(logits.float(), masks)
         lr = learning_rate(self.steps_taken, config=config)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad()
-        loss.backward()
+        found = micro.accumulate(
+            micro.parts(len(inputs), least=self.least),
+            lambda part: self._loss(inputs[part], masks[part]),
+            wrapped=self.forward,
+        )
         self.optimizer.step()
         self.steps_taken += 1
+        return {**found, "lr": torch.tensor(lr)}
+
+    def _loss(
+        self, inputs: torch.Tensor, masks: torch.Tensor
+    ) -> tuple[torch.Tensor, micro.Metrics]:
+        config = self.config
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            logits = self.forward(self.representation(inputs), config.resolution)
+        loss = F.cross_entropy(logits.float(), masks)
         accuracy = (logits.detach().argmax(1) == masks).float().mean()
-        return {"loss": loss.detach(), "accuracy": accuracy, "lr": torch.tensor(lr)}
+        return loss, {"loss": loss.detach(), "accuracy": accuracy}
 
     def _augmented(
         self, inputs: torch.Tensor, masks: torch.Tensor
@@ -270,7 +285,7 @@ def predict(
     size = (out_px, out_px) if isinstance(out_px, int) else out_px
     device = next(projector.parameters()).device
     labels = []
-    for part in inputs.split(PREDICT_BATCH):
+    for part in inputs.split(micro.rows_at_once(PREDICT_BATCH)):
         levels = representation(prepared(representation, part.to(device), resolution))
         scores = projector(levels, resolution)
         scores = F.interpolate(scores, size=size, mode="bilinear", align_corners=False)

@@ -13,31 +13,33 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from raysweep import collective, rng
+from raysweep import collective, micro, rng
+from raysweep.micro import Metrics
 from raysweep.nets.gans import Discriminator, Generator, build_discriminator, build_generator
 from raysweep.represent import gan_losses as losses
-from raysweep.represent.ada import AdaController, apply_augmentation, draw_augmentation
+from raysweep.represent.ada import AdaController, apply_augmentation
 from raysweep.represent.config import RepresentConfig
 from raysweep.represent.contrastive import Images
+from raysweep.represent.gan_draws import draw_directions, draw_latents, draw_transforms
+from raysweep.represent.gan_share import Share
 
 BETAS = (0.0, 0.99)
 PENALTIES = ("path", "r1")
-
-
-Metrics = dict[str, torch.Tensor]
 
 
 class Phase(NamedTuple):
     """A kind of update: which network, how often, and by which loss.
 
     Attributes:
-        loss: of this worker's images, and further metrics that fall out on the way.
+        loss: of this worker's images in work, and further metrics that fall out on the way.
+        before: what has to be known of all images before the first of several parts.
     """
 
     name: str
     network: Generator | Discriminator
     interval: int
     loss: Callable[[torch.Tensor], tuple[torch.Tensor, Metrics]]
+    before: Callable[[], None] | None = None
 
 
 class Gan:
@@ -47,6 +49,11 @@ class Gan:
     those of all images, so the losses are those of one worker with the whole batch, except that the
     minibatch standard deviation groups images of one worker. Gradients are averaged by hand, since
     data-parallel wrappers do not see the gradients inside R1 and path length.
+
+    The same holds of a step in parts (:mod:`raysweep.micro`): the minibatch standard deviation
+    compares images of one part, two or more of them, and whole groups where there are as many as
+    parts. The path length's mean is that of all images, as in one piece: a first pass measures
+    the lengths, a second one takes their penalty.
 
     Deviations from the official code: every image draws its own style-mixing crossover, and the
     mean path length is a constant in the penalty's gradient.
@@ -72,13 +79,14 @@ class Gan:
             network: _lazy_adam(network, lr=self.gan.lr, interval=lazy.get(network))
             for network in (self.generator, self.discriminator)
         }
+        self.share = Share()
         self.steps_taken = 0
 
     def _phases(self) -> list[Phase]:
         gan, g, d = self.gan, self.generator, self.discriminator
         phases = [
             Phase("generator", g, 1, self._generator_loss),
-            Phase("path", g, gan.path_interval, self._path_loss),
+            Phase("path", g, gan.path_interval, self._path_loss, self._measure_paths),
             Phase("discriminator", d, 1, self._discriminator_loss),
             Phase("r1", d, gan.r1_interval, self._r1_loss),
         ]
@@ -119,33 +127,65 @@ class Gan:
         """Run one phase on this worker's images, float in [-1, 1]; return loss and metrics."""
         self.generator.requires_grad_(phase.network is self.generator)
         self.discriminator.requires_grad_(phase.network is self.discriminator)
-        loss, metrics = phase.loss(images)
+        optimizer = self.optimizers[phase.network]
+        optimizer.zero_grad()
+        self.share = Share(self._parts(phase))
+        if self.share.divided and phase.before is not None:
+            phase.before()
+        found = micro.accumulate(self.share.parts, lambda rows: self._loss(phase, images, rows))
+        self.share.finish()
+        self.share = Share()
+        _average_gradients(phase.network.parameters())
+        optimizer.step()
+        return found
+
+    def _parts(self, phase: Phase) -> list[slice]:
+        workers, group = collective.size(), self.config.network.mbstd_group
+        if phase.name == "path":  # nothing is judged
+            return micro.parts(self.gan.batch // self.gan.path_shrink // workers)
+        return micro.parts(self.gan.batch // workers, least=min(2, group), group=group)
+
+    def _loss(
+        self, phase: Phase, images: torch.Tensor, rows: slice
+    ) -> tuple[torch.Tensor, Metrics]:
+        self.share.rows = rows
+        loss, metrics = phase.loss(images[rows])
         if not loss.isfinite():
             raise FloatingPointError(
                 f"{phase.name} loss is {loss.item()} at {self.kimg:.3f} kimg; lower "
                 "pretrain.gan.lr or raise pretrain.gan.r1_gamma"
             )
-        optimizer = self.optimizers[phase.network]
-        optimizer.zero_grad()
-        torch.autograd.backward(loss * phase.interval)
-        _average_gradients(phase.network.parameters())
-        optimizer.step()
-        return {f"loss/{phase.name}": loss.detach(), **metrics}
+        return loss * phase.interval, {f"loss/{phase.name}": loss.detach(), **metrics}
 
     def _generator_loss(self, images: torch.Tensor) -> tuple[torch.Tensor, Metrics]:
         fake = self.generator.synthesis(*self._latents("generator", self.gan.batch))
         return losses.generator_loss(self._judge(fake, "generator")), {}
 
     def _path_loss(self, images: torch.Tensor) -> tuple[torch.Tensor, Metrics]:
-        count = self.gan.batch // self.gan.path_shrink
+        lengths = self._path_lengths()
+        if not self.share.divided:
+            self._follow_paths(lengths.detach())
+        return self.gan.path_weight * (lengths - self.path_mean).square().mean(), {}
+
+    def _measure_paths(self) -> None:
+        lengths = []
+        for rows in self.share.parts:
+            self.share.rows = rows
+            lengths.append(self._path_lengths().detach())
+        self._follow_paths(torch.cat(lengths))
+
+    def _path_lengths(self) -> torch.Tensor:
+        count, step = self.gan.batch // self.gan.path_shrink, self.steps_taken
         ws, noise = self._latents("path", count)
         fake = self.generator.synthesis(ws, noise)
-        generator = rng.generator(self.config.seed, "path direction", self.steps_taken)
-        direction = collective.share(torch.randn((count, *fake.shape[1:]), generator=generator))
-        lengths = losses.path_lengths(fake, ws, direction.to(self.device))
-        mean = collective.mean(lengths.detach().mean())
-        self.path_mean.lerp_(mean, self.gan.path_decay)
-        return self.gan.path_weight * (lengths - self.path_mean).square().mean(), {}
+        directions = self.share.once(
+            "directions", lambda: draw_directions(self.config, step=step, count=count)
+        )
+        return losses.path_lengths(fake, ws, directions[self.share.rows].to(self.device))
+
+    def _follow_paths(self, lengths: torch.Tensor) -> None:
+        """Move the mean path length towards the mean of all workers' images."""
+        self.path_mean.lerp_(collective.mean(lengths.mean()), self.gan.path_decay)
 
     def _discriminator_loss(self, images: torch.Tensor) -> tuple[torch.Tensor, Metrics]:
         with torch.no_grad():
@@ -162,37 +202,35 @@ class Gan:
         return self.gan.r1_gamma / 2 * penalty.mean(), {}
 
     def _judge(self, images: torch.Tensor, which: str) -> torch.Tensor:
-        """Return the discriminator's logits for this worker's images, augmented."""
+        """Return the discriminator's logits for this worker's images in work, augmented."""
         if self.gan.ada.enabled and self.ada.p > 0:
-            draw = draw_augmentation(
-                self.gan.batch,
-                self.ada.p,
-                height=images.shape[2],
-                width=images.shape[3],
-                config=self.gan.ada,
-                generator=rng.generator(self.config.seed, "augment", which, self.steps_taken),
-            )
-            images = apply_augmentation(images, draw.part(collective.own(self.gan.batch)))
+            p, step = self.ada.p, self.steps_taken
+            draw = self.share.once(which, lambda: draw_transforms(self.config, which, p, step=step))
+            images = apply_augmentation(images, draw.part(self.share.rows))
         logits: torch.Tensor = self.discriminator(images)
         return logits
 
     def _latents(self, phase: str, count: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Return this worker's share of mixed w rows and noise for ``count`` images."""
+        """Return mixed w rows and noise of this worker's images in work, of ``count`` in all."""
+        ws, noise = self.share.once("latents", lambda: self._map_latents(phase, count))
+        rows = self.share.rows
+        return ws[rows], [each[rows].to(self.device) for each in noise]
+
+    def _map_latents(self, phase: str, count: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return w rows on the device and noise on the CPU of all of this worker's images."""
         network = self.generator
-        generator = rng.generator(self.config.seed, "latents", phase, self.steps_taken)
-        z = torch.randn((2, count, self.config.network.z_dim), generator=generator)
-        mixed = torch.rand(count, generator=generator) < self.gan.mixing
-        crossover = torch.randint(1, network.config.num_ws, (count,), generator=generator)
-        crossover = torch.where(mixed, crossover, network.config.num_ws)
-        noise = [
-            collective.share(torch.randn((count, *shape), generator=generator)).to(self.device)
-            for shape in network.synthesis.noise_shapes
-        ]
-        first, second = (network.mapping(collective.share(each).to(self.device)) for each in z)
+        draw = draw_latents(
+            self.config,
+            phase,
+            step=self.steps_taken,
+            count=count,
+            num_ws=network.config.num_ws,
+            noise_shapes=network.synthesis.noise_shapes,
+        )
+        first, second = (network.mapping(codes.to(self.device)) for codes in draw.codes)
         network.mapping.track(collective.gather(first.detach()))
-        rows = torch.arange(network.config.num_ws, device=self.device)
-        is_first = rows < collective.share(crossover).to(self.device)[:, None]
-        return torch.where(is_first[..., None], first[:, None], second[:, None]), noise
+        is_first = draw.is_first.to(self.device)[..., None]
+        return self.share.cut(torch.where(is_first, first[:, None], second[:, None])), draw.noise
 
     @torch.no_grad()
     def _follow(self) -> None:

@@ -1,7 +1,8 @@
 """MoCo v2: instance discrimination against a queue of earlier keys.
 
-He et al. 2020 (1911.05722), Chen et al. 2020 (2003.04297), in the order of the official code:
-encode queries, move the key encoder, encode shuffled keys, loss, then enqueue.
+He et al. 2020 (1911.05722), Chen et al. 2020 (2003.04297): move the key encoder, encode shuffled
+keys, encode queries, loss, then enqueue. The official code encodes the queries first, which gives
+the same numbers and holds their activations for longer.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from raysweep import collective, rng
+from raysweep import collective, micro, rng
 from raysweep.learner import identity
 from raysweep.nets.layers import training_format
 from raysweep.nets.resnet import Trunk
@@ -32,17 +33,24 @@ class Encoder(nn.Module):
         self.head = head
         self.groups = groups
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Map ``(batch, 3, height, width)`` to ``(batch, dim)``."""
-        groups = contrastive.in_groups(images, self.groups)
-        return torch.cat([self.head(self.trunk(group)) for group in groups])
+    def forward(self, images: torch.Tensor, groups: int | None = None) -> torch.Tensor:
+        """Map ``(batch, 3, height, width)`` to ``(batch, dim)``.
+
+        Args:
+            images: the batch, or a part of one.
+            groups: groups in place of the network's own number, for a part of a batch.
+        """
+        grouped = contrastive.in_groups(images, groups or self.groups)
+        return torch.cat([self.head(self.trunk(group)) for group in grouped])
 
 
 class Moco:
     """Learner of MoCo v2.
 
     Running batch-norm statistics are those of this worker's images. Among several workers they
-    differ, and one of them (by convention the first) is kept, as in the official code.
+    differ, and one of them (by convention the first) is kept, as in the official code. A step in
+    parts (:mod:`raysweep.micro`) keeps the groups of batch norm whole if there are as many as
+    parts; else each part is one.
 
     Args:
         config: settings.
@@ -106,23 +114,40 @@ class Moco:
             device=self.device,
             memory_format=self.memory_format,
         )
+        follow(self.key, self.query, momentum=config.moco.momentum)
         with contrastive.autocast(config, device=self.device):
-            queries = F.normalize(self.encode(query_view).float(), dim=1)
-            follow(self.key, self.query, momentum=config.moco.momentum)
             keys = self._encode_keys(key_view)
         own = collective.share(keys)
-        logits = similarities(queries, own, queue=self.queue) / config.moco.temperature
-        loss = F.cross_entropy(logits, torch.zeros_like(logits[:, 0], dtype=torch.long))
 
         lr = contrastive.learning_rate(self.steps_taken, peak=config.lr, config=config)
         self.optimizer.param_groups[0]["lr"] = lr
         self.optimizer.zero_grad()
-        torch.autograd.backward(loss)
+        found = micro.accumulate(
+            self._parts(),
+            lambda part: self._loss(query_view[part], own[part]),
+            wrapped=self.encode,
+        )
         self.optimizer.step()
         self._enqueue(keys)
         self.steps_taken += 1
+        return {**found, "lr": torch.tensor(lr)}
+
+    @property
+    def _group(self) -> int:
+        """Images that share batch-norm statistics."""
+        return self.config.batch // collective.size() // self.config.bn_groups
+
+    def _parts(self) -> list[slice]:
+        return micro.parts(self._group * self.config.bn_groups, least=2, group=self._group)
+
+    def _loss(self, views: torch.Tensor, keys: torch.Tensor) -> tuple[torch.Tensor, micro.Metrics]:
+        config, groups = self.config, max(1, len(views) // self._group)
+        with contrastive.autocast(config, device=self.device):
+            queries = F.normalize(self.encode(views, groups=groups).float(), dim=1)
+        logits = similarities(queries, keys, queue=self.queue) / config.moco.temperature
+        loss = F.cross_entropy(logits, torch.zeros_like(logits[:, 0], dtype=torch.long))
         accuracy = (logits.argmax(1) == 0).float().mean()
-        return {"loss": loss.detach(), "accuracy": accuracy, "lr": torch.tensor(lr)}
+        return loss, {"loss": loss.detach(), "accuracy": accuracy}
 
     @torch.no_grad()
     def _encode_keys(self, views: torch.Tensor) -> torch.Tensor:
@@ -133,7 +158,11 @@ class Moco:
         order = torch.randperm(self.config.batch, generator=generator).to(self.device)
         own = collective.share(order)
         shuffled = collective.gather(views)[own].contiguous(memory_format=self.memory_format)
-        keys = collective.gather(F.normalize(self.key(shuffled).float(), dim=1))
+        found = [
+            self.key(shuffled[part], groups=max(1, len(shuffled[part]) // self._group))
+            for part in self._parts()
+        ]
+        keys = collective.gather(F.normalize(torch.cat(found).float(), dim=1))
         return keys[order.argsort()]
 
     def _enqueue(self, keys: torch.Tensor) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from raysweep import collective, rng
+from raysweep import collective, micro, rng
 from raysweep.learner import identity
 from raysweep.nets.layers import training_format
 from raysweep.nets.resnet import Trunk, zero_init_residuals
@@ -38,21 +38,29 @@ class Siamese(nn.Module):
         self.predictor = predictor
         self.groups = groups
 
-    def forward(self, first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(
+        self, first: torch.Tensor, second: torch.Tensor, groups: int | None = None
+    ) -> tuple[torch.Tensor, ...]:
         """Map two ``(batch, 3, height, width)`` to p1, p2, z1, z2, each ``(batch, dim)``.
 
         The projections z carry no gradient.
+
+        Args:
+            first: one view of each image.
+            second: the other one.
+            groups: groups in place of the network's own number, for a part of a batch.
         """
-        parts = []
+        groups = groups or self.groups
+        found = []
         for pair in zip(
-            contrastive.in_groups(first, self.groups),
-            contrastive.in_groups(second, self.groups),
+            contrastive.in_groups(first, groups),
+            contrastive.in_groups(second, groups),
             strict=True,
         ):
             projections = [self.projector(self.trunk(view)) for view in pair]
             predictions = [self.predictor(z) for z in projections]
-            parts.append([*predictions, *(z.detach() for z in projections)])
-        return tuple(torch.cat(groups) for groups in zip(*parts, strict=True))
+            found.append([*predictions, *(z.detach() for z in projections)])
+        return tuple(torch.cat(rows) for rows in zip(*found, strict=True))
 
 
 class Simsiam:
@@ -60,7 +68,8 @@ class Simsiam:
 
     Batch-norm statistics: on GPUs they are taken over all workers, as in the official code. On
     CPUs torch cannot synchronise them, so each worker's are its own: two workers with half the
-    batch equal one worker with ``bn_groups = 2``, not one with ``bn_groups = 1``.
+    batch equal one worker with ``bn_groups = 2``, not one with ``bn_groups = 1``. A step in parts
+    (:mod:`raysweep.micro`) keeps groups whole if there are as many as parts; else each part is one.
 
     Args:
         config: settings.
@@ -124,17 +133,25 @@ class Simsiam:
             device=self.device,
             memory_format=self.memory_format,
         )
-        with contrastive.autocast(config, device=self.device):
-            outputs = self.forward(*views)
-        p1, p2, z1, z2 = (output.float() for output in outputs)
-        loss = negative_cosine(p1, z2) / 2 + negative_cosine(p2, z1) / 2
+        group = len(views[0]) // config.bn_groups
+        projections: list[torch.Tensor] = []
+
+        def loss_of(part: slice) -> tuple[torch.Tensor, micro.Metrics]:
+            own = [view[part] for view in views]
+            with contrastive.autocast(config, device=self.device):
+                outputs = self.forward(*own, groups=max(1, len(own[0]) // group))
+            p1, p2, z1, z2 = (output.float() for output in outputs)
+            projections.append(z1)
+            loss = negative_cosine(p1, z2) / 2 + negative_cosine(p2, z1) / 2
+            return loss, {"loss": loss.detach()}
 
         lr = self._set_learning_rate()
         self.optimizer.zero_grad()
-        torch.autograd.backward(loss)
+        parts = micro.parts(len(views[0]), least=2, group=group)
+        found = micro.accumulate(parts, loss_of, wrapped=self.forward)
         self.optimizer.step()
         self.steps_taken += 1
-        return {"loss": loss.detach(), "std": spread(z1), "lr": torch.tensor(lr)}
+        return {**found, "std": spread(torch.cat(projections)), "lr": torch.tensor(lr)}
 
     def _set_learning_rate(self) -> float:
         config = self.config

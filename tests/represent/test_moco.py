@@ -13,6 +13,7 @@ from raysweep.represent import contrastive
 from raysweep.represent.config import MocoConfig, RepresentConfig
 from raysweep.represent.moco import Moco, follow, similarities
 from tests.reference.contrastive import info_nce
+from tests.same import assert_same
 
 BASE = RepresentConfig(
     method="moco",
@@ -135,20 +136,6 @@ def test_resumed_equals_straight_through(optimizer):
     for _ in range(3):
         second.step({"image": images()})
     assert_same(straight.state_dict(), second.state_dict())
-
-
-def assert_same(a, b):
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b)
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for name in a:
-            assert_same(a[name], b[name])
-    elif isinstance(a, list):
-        for x, y in zip(a, b, strict=True):
-            assert_same(x, y)
-    else:
-        assert a == b
 
 
 def test_learns_to_tell_a_tiny_set_apart():
