@@ -30,12 +30,13 @@ from raysweep.experiment import Experiment
 from raysweep.orchestration import cli, terminal
 from raysweep.orchestration.estimate import Clock
 from raysweep.orchestration.monitor import Monitor
+from raysweep.orchestration.news import INDEX, Listener
 from raysweep.orchestration.plan import Plan, Trial, make_plan
 from raysweep.orchestration.render import materialise_in_parallel
 from raysweep.orchestration.stages import Stage, StageStore
 from raysweep.orchestration.storage import Storage
 from raysweep.orchestration.tracking import Tracker
-from raysweep.orchestration.tune import INDEX, Listener, execute, run_trials, start_ray
+from raysweep.orchestration.tune import execute, run_trials, start_ray
 from search_spaces import resolution
 
 MOST_SECONDS = 0.5

@@ -20,11 +20,13 @@ import ray
 
 from raysweep.orchestration import cli, terminal
 from raysweep.orchestration.estimate import Clock
+from raysweep.orchestration.news import Listener
 from raysweep.orchestration.plan import Plan, Trial, in_order, make_plan
 from raysweep.orchestration.render import materialise_in_parallel
+from raysweep.orchestration.slots import Gpus, Slots
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.tune import Listener, Slots, run_trials, start_ray
+from raysweep.orchestration.tune import run_trials, start_ray
 from search_spaces import resolution
 
 
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with terminal.quiet(Path(folder) / "log.txt") as screen:
             start_ray(options.address)
             materialise_in_parallel(base.data, storage, screen)
-            slots = Slots.of_cluster(None).count
+            slots = Slots.of_cluster(Gpus()).count
             shared = _timed(cells, plan, storage)
             independent = _timed(cells, plan, storage, apart=True)
             ray.shutdown()

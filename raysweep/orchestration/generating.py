@@ -102,7 +102,7 @@ def run_generating(options: argparse.Namespace) -> int:
 
 def _have_labelled(samples: Samples, domain: str, store: StageStore, console: Console) -> None:
     """Let the stand-in for a person label the samples."""
-    from raysweep.orchestration.tune import device_here
+    from raysweep.orchestration.slots import device_here
 
     throttle = terminal.Throttle(10.0)
 

@@ -17,10 +17,10 @@ from raysweep.experiment import DataConfig
 from raysweep.orchestration.datasets import opened
 from raysweep.orchestration.labelling import Read, TeacherPass, read_unit
 from raysweep.orchestration.parallel import Step, pipeline
+from raysweep.orchestration.slots import device_here
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
 from raysweep.orchestration.train import has_gpus_for
-from raysweep.orchestration.tune import device_here
 from raysweep.orchestration.worker import Progress, Report
 
 

@@ -26,6 +26,7 @@ from raysweep.orchestration.distilling import distill
 from raysweep.orchestration.fitting import fit, inputs_of
 from raysweep.orchestration.labelling import label
 from raysweep.orchestration.learning import pretrain
+from raysweep.orchestration.memory import sparing
 from raysweep.orchestration.models import Model, candidates_of, load_fit, load_model
 from raysweep.orchestration.projecting import project
 from raysweep.orchestration.stages import Workspace
@@ -46,7 +47,8 @@ def compute(experiment: Experiment, run_with: Run) -> dict[str, Any]:
         with store.claim(stage, waiting=waiting) as workspace:
             if workspace is not None:
                 of = _for_trunk(experiment) if stage == chain.trunk else experiment
-                workspace.commit(COMPUTE[stage.name](of, chain, workspace, run_with))
+                work = partial(COMPUTE[stage.name], of, chain, workspace, run_with)
+                workspace.commit(sparing(stage, store.storage, work))
     return store.record(chain.evaluate)
 
 

@@ -15,9 +15,9 @@ from raysweep.config import ConfigError
 from raysweep.evaluate.images import overlay
 from raysweep.orchestration.mlflow_client import stages_of_run
 from raysweep.orchestration.models import Model, load_fit, load_model
+from raysweep.orchestration.slots import device_here
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.tune import device_here
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 OVERLAY_ALPHA = 0.55

@@ -7,10 +7,11 @@ import os
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pyarrow.fs as pafs
 
-from raysweep.orchestration.storage import Storage
+from raysweep.orchestration.storage import Storage, write_atomically
 
 SILENCE_SECONDS = float(os.environ.get("RAYSWEEP_SILENCE_SECONDS", "600"))
 """A wait for a process that shows no life for so long ends with an error."""
@@ -48,11 +49,15 @@ class Pulse:
     def _beat(self) -> None:
         text = f"process {os.getpid()} on {socket.gethostname()}"
         while not self._over.wait(BEAT_SECONDS):
-            with (
-                contextlib.suppress(OSError),  # a full disk is found by what has to be stored
-                self.storage.fs.open_output_stream(self.path) as stream,
-            ):
-                stream.write(text.encode())
+            with contextlib.suppress(OSError):  # a full disk is found by what has to be stored
+                self._write(text.encode())
+
+    def _write(self, data: bytes) -> None:
+        if self.storage.is_local:  # a process that is frozen while it writes leaves the old file
+            write_atomically(Path(self.path), data)
+            return
+        with self.storage.fs.open_output_stream(self.path) as stream:
+            stream.write(data)
 
 
 class Patience:

@@ -132,7 +132,7 @@ class Samples:
 
     def _generate(self, console: Console, *, keep: bool = False) -> dict[str, torch.Tensor]:
         """Write images; return the codes of all of them if they are to be kept."""
-        from raysweep.orchestration.tune import device_here
+        from raysweep.orchestration.slots import device_here
 
         missing, throttle = set(self.missing()), terminal.Throttle(10.0)
         if missing or keep:

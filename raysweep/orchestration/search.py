@@ -23,11 +23,13 @@ from raysweep.config import from_dict, override, to_dict
 from raysweep.experiment import Experiment
 from raysweep.fewshot.projector import candidate_steps
 from raysweep.orchestration.datasets import opened
+from raysweep.orchestration.memory import ABOUT_HOST
 from raysweep.orchestration.pipeline import compute
 from raysweep.orchestration.plan import Cell, Changes, SearchSpace
+from raysweep.orchestration.slots import WHOLE_GPUS, Gpus, Slots, device_here
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.tune import device_here, execute, failure_text
+from raysweep.orchestration.tune import execute, failure_text, fewer
 from raysweep.orchestration.worker import Run
 
 STUDY = "sweep"
@@ -85,11 +87,24 @@ class Search:
             for trial in known
         ]
 
-    def run(self, *, storage: Storage, news: News, gpus: int | None = None) -> None:
-        """Try what is missing; ``gpus`` as in :class:`raysweep.orchestration.tune.Slots`."""
-        tried = self.tried()
-        if tried >= self.samples:
-            return
+    def run(self, *, storage: Storage, news: News, gpus: Gpus = WHOLE_GPUS) -> None:
+        """Try what is missing."""
+        at_once = Slots.of_cluster(gpus).count
+        for _ in range(self.samples):  # configurations may be killed for want of memory
+            tried = self.tried()
+            if tried >= self.samples:
+                return
+            victims = self._try_more(tried, storage=storage, news=news, gpus=gpus, at_once=at_once)
+            if not victims:
+                return
+            for victim in victims:
+                news.failed(victim[CHANGES], 0, f"{ABOUT_HOST}; it needs a larger machine")
+            at_once = fewer(at_once)
+
+    def _try_more(
+        self, tried: int, *, storage: Storage, news: News, gpus: Gpus, at_once: int
+    ) -> list[dict[str, Any]]:
+        """Try the rest; return the parameters of those whose processes Ray has killed."""
         metric, mode = self.space.METRIC
         searcher = OptunaSearch(
             functools.partial(_suggest, self.space.suggest, self.preset),
@@ -116,15 +131,17 @@ class Search:
             metric=metric,
             failed=worst(mode),
         )
-        execute(
+        victims = execute(
             trainable,
             storage=storage,
             callback=_Reports(news),
             gpus=gpus,
+            at_once=at_once,
             search_alg=searcher,
             scheduler=asha,
             num_samples=self.samples - tried,
         )
+        return victims or []
 
     def _trials(self) -> list[optuna.trial.FrozenTrial]:
         if not self.study.exists():

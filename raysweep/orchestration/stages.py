@@ -8,11 +8,7 @@ checkpoint under ``work/`` and resumes from it. One process at a time computes a
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import io
 import json
-import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,19 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.fs as pafs
-import torch
 from filelock import FileLock, Timeout
 
 from raysweep.config import digest
+from raysweep.orchestration import checkpoints
+from raysweep.orchestration.checkpoints import BEFORE, NEWEST, DamagedError
 from raysweep.orchestration.cost import Stopwatch, git_revision
 from raysweep.orchestration.locks import ActorLock, ClusterLock
 from raysweep.orchestration.pulse import Patience, Pulse
 from raysweep.orchestration.storage import Storage, write_atomically
 
-LOG = logging.getLogger(__name__)
 DONE = "DONE"
-CHECKPOINT = "checkpoint.pt"
-CHECKSUM_BYTES = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,47 +90,32 @@ class Workspace:
 
         The files written so far are stored too: another machine may be the one that goes on.
         """
-        buffer = io.BytesIO()
-        torch.save({"state": state, "seconds": self.stopwatch.seconds}, buffer)
-        data = buffer.getvalue()
-        write_atomically(self.path / CHECKPOINT, _checksum(data) + data)
+        checkpoints.save(self.path, state, seconds=self.stopwatch.seconds)
         if not self.storage.is_local:
             self._upload_changes()
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """Return the last stored state, or None when the stage starts afresh.
 
-        A checkpoint that cannot be read is set aside with a warning, and the stage starts afresh.
+        A checkpoint that cannot be read is set aside with a warning; the one before takes its
+        place, if there is one.
         """
-        place = self.path / CHECKPOINT
-        if not self.storage.is_local and self.storage.exists(*self.names, CHECKPOINT):
+        if not self.storage.is_local and has_checkpoint(self.storage, self.names):
             copies = self.storage.fetch(self.path, *self.names)
             self._uploaded = {file: _state(file) for file in copies}
-        try:
-            stored = place.read_bytes()
-        except FileNotFoundError:
-            return None
-        try:
-            saved = torch.load(_checked(stored), map_location="cpu", weights_only=True)
-            seconds, state = float(saved["seconds"]), dict(saved["state"])
-        except Exception as error:  # torch, zip and pickle raise whatever comes first
-            self._set_aside(place, error)
-            return None
-        self.stopwatch.add(seconds)
-        return state
-
-    def _set_aside(self, place: Path, error: Exception) -> None:
-        aside = self.path.with_name(f"{self.path.name}.damaged.pt")
-        with contextlib.suppress(FileNotFoundError):  # another worker of this run was faster
-            place.replace(aside)
-        if not self.storage.is_local and self.storage.exists(*self.names, CHECKPOINT):
-            self.storage.fs.delete_file(self.storage.path(*self.names, CHECKPOINT))
-        LOG.warning(
-            "the checkpoint of %s is damaged (%s); it is kept as %s, and the stage starts again",
-            self.stage,
-            str(error).partition("\n")[0] or type(error).__name__,
-            aside,
-        )
+        for name in (NEWEST, BEFORE):
+            try:
+                state, seconds = checkpoints.load(self.path, name)
+            except FileNotFoundError:
+                continue
+            except DamagedError as error:
+                checkpoints.set_aside(self.path, name, of=self.stage, why=error)
+                if not self.storage.is_local and self.storage.exists(*self.names, name):
+                    self.storage.fs.delete_file(self.storage.path(*self.names, name))
+                continue
+            self.stopwatch.add(seconds)
+            return state
+        return None
 
     def commit(self, metrics: Mapping[str, Any]) -> None:
         """Publish the files written into :attr:`path` together with ``stage.json``.
@@ -162,10 +141,11 @@ class Workspace:
             final = Path(self.storage.path(*self.stage.place))
             final.parent.mkdir(parents=True, exist_ok=True)
             self.path.rename(final)
-            (final / CHECKPOINT).unlink(missing_ok=True)
+            for name in (BEFORE, NEWEST):
+                (final / name).unlink(missing_ok=True)
             return
         for file in self._files(last=DONE):
-            if file != self.path / CHECKPOINT:
+            if file.name not in (BEFORE, NEWEST):
                 self._upload(file, *self.stage.place)
         shutil.rmtree(self.path)
         self.storage.delete(*self.names)
@@ -179,22 +159,20 @@ class Workspace:
 
     def _upload_changes(self) -> None:
         """Store what is new since the last checkpoint, which comes last: it needs the others."""
-        for file in self._files(last=CHECKPOINT):
+        before = self.path / BEFORE
+        if before.exists() and self.storage.exists(*self.names, NEWEST):  # it is there already
+            names = [self.storage.path(*self.names, name) for name in (NEWEST, BEFORE)]
+            self.storage.fs.copy_file(*names)
+            self._uploaded[before] = _state(before)
+        for file in self._files(last=NEWEST):
             if self._uploaded.get(file) != _state(file):
                 self._upload(file, *self.names)
                 self._uploaded[file] = _state(file)
 
 
-def _checksum(data: bytes) -> bytes:
-    """Return what precedes a checkpoint; torch alone takes many a changed bit for a weight."""
-    return hashlib.blake2b(data, digest_size=CHECKSUM_BYTES).digest()
-
-
-def _checked(stored: bytes) -> io.BytesIO:
-    data = stored[CHECKSUM_BYTES:]
-    if _checksum(data) != stored[:CHECKSUM_BYTES]:
-        raise ValueError("its checksum does not match")
-    return io.BytesIO(data)
+def has_checkpoint(storage: Storage, names: tuple[str, ...]) -> bool:
+    """Return whether a work directory has a checkpoint to resume from."""
+    return any(storage.exists(*names, name) for name in (NEWEST, BEFORE))
 
 
 def _state(file: Path) -> tuple[int, int]:
@@ -215,7 +193,7 @@ class StageStore:
 
     def started(self, stage: Stage) -> bool:
         """Return whether a half-done stage has a checkpoint to resume from."""
-        return self.storage.exists("work", f"{stage.name}-{stage.key}", CHECKPOINT)
+        return has_checkpoint(self.storage, ("work", f"{stage.name}-{stage.key}"))
 
     def directory(self, stage: Stage) -> Path:
         """Return a local directory with the files of a finished stage."""
@@ -239,9 +217,15 @@ class StageStore:
         return [key for key in keys if self.storage.exists("stages", name, key, DONE)]
 
     def record(self, stage: Stage) -> dict[str, Any]:
-        """Return ``stage.json`` of a finished stage: config, inputs, metrics, cost, revision."""
-        text = (self.directory(stage) / "stage.json").read_text()
-        record: dict[str, Any] = json.loads(text)
+        """Return ``stage.json`` of a finished stage: config, inputs, metrics, cost, revision.
+
+        Raises:
+            FileNotFoundError: the stage is not finished.
+        """
+        with self.storage.fs.open_input_stream(
+            self.storage.path(*stage.place, "stage.json")
+        ) as stream:
+            record: dict[str, Any] = json.loads(stream.read())
         return record
 
     @contextmanager

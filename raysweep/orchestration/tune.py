@@ -6,24 +6,32 @@ moment and is deleted at the end.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import traceback
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import ray
-import torch
 from ray import tune
 
 from raysweep.config import from_dict, to_dict
 from raysweep.experiment import Experiment
 from raysweep.orchestration.datasets import opened
 from raysweep.orchestration.lifeline import watch_ray
+from raysweep.orchestration.memory import (
+    ABOUT_HOST,
+    OutOfMemoryError,
+    Thrift,
+    explain,
+    killed,
+)
+from raysweep.orchestration.news import INDEX, Listener, News, Running
 from raysweep.orchestration.pipeline import compute
 from raysweep.orchestration.plan import Trial
+from raysweep.orchestration.slots import WHOLE_GPUS, Gpus, Slots, device_here
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
 from raysweep.orchestration.terminal import Throttle, passing_on
@@ -31,16 +39,6 @@ from raysweep.orchestration.worker import Progress, Run
 
 LOG = logging.getLogger(__name__)
 REPORT_SECONDS = 2.0
-INDEX = "index"
-
-
-@dataclass(frozen=True)
-class Listener:
-    """What the driver does with news of trials."""
-
-    progress: Callable[[Trial, Progress], None]
-    finished: Callable[[Trial], None]
-    failed: Callable[[Trial, str], None]
 
 
 def start_ray(address: str | None) -> None:
@@ -72,7 +70,7 @@ def run_trials(
     *,
     storage: Storage,
     listener: Listener,
-    gpus: int | None = None,
+    gpus: Gpus = WHOLE_GPUS,
     apart: bool = False,
 ) -> None:
     """Compute all trials, as many at a time as the cluster has cores (or GPUs).
@@ -81,7 +79,7 @@ def run_trials(
         trials: in the order in which they are to start.
         storage: holds the stages and the data.
         listener: hears of progress and ends.
-        gpus: see :class:`Slots`.
+        gpus: what single-device trials take of GPUs.
         apart: give every trial a store of its own; only to measure what sharing buys.
     """
     trainable = tune.with_parameters(
@@ -90,13 +88,44 @@ def run_trials(
         storage_uri=storage.uri,
         apart=apart,
     )
-    execute(
-        trainable,
-        storage=storage,
-        callback=_News(trials, listener),
-        gpus=gpus,
-        param_space={INDEX: tune.grid_search(list(range(len(trials))))},
-    )
+    news, left = News(trials, listener), list(range(len(trials)))
+    at_once = Slots.of_cluster(gpus).count
+    while left:
+        victims = execute(
+            trainable,
+            storage=storage,
+            callback=news,
+            gpus=gpus,
+            at_once=at_once,
+            param_space={INDEX: tune.grid_search(left)},
+        )
+        for index in (victim[INDEX] for victim in victims or ()):
+            _spare(index, trials[index], storage, news)
+        left = [index for index in left if index not in news.over]
+        if left and at_once == 1 and not victims:  # nobody else's memory is left to wait for
+            news.give_up(left, OutOfMemoryError(f"{ABOUT_HOST}, with one trial at a time"))
+            return
+        at_once = fewer(at_once) if left else at_once
+
+
+def fewer(at_once: int) -> int:
+    """Return how many trials to run at a time after Ray has ended some for want of memory."""
+    found = max(1, at_once // 2)
+    if found < at_once:
+        LOG.warning("the memory of a machine was nearly used up; on with %d at a time", found)
+    return found
+
+
+def _spare(index: int, trial: Trial, storage: Storage, news: News) -> None:
+    """See to it that a trial that was killed for want of memory needs less, or fails."""
+    store = StageStore(storage)
+    stage = next(stage for stage in trial.chain if not store.done(stage))
+    thrift = Thrift(storage, stage)
+    if thrift.lower():
+        LOG.warning("%s: %s; once more in smaller micro-batches", trial, ABOUT_HOST)
+    else:
+        news.failed(index, explain(stage, thrift.parts(), "memory", ABOUT_HOST))
+        thrift.forget()
 
 
 def execute(
@@ -104,27 +133,33 @@ def execute(
     *,
     storage: Storage,
     callback: tune.Callback,
-    gpus: int | None = None,
+    gpus: Gpus = WHOLE_GPUS,
+    at_once: int | None = None,
     param_space: dict[str, Any] | None = None,
     **options: Any,
-) -> None:
+) -> list[dict[str, Any]] | None:
     """Run a Tune function many times, one core or GPU each; Tune's own files are deleted.
 
     Args:
         trainable: the function.
         storage: where Tune may write while it runs.
         callback: hears of every report.
-        gpus: see :class:`Slots`.
+        gpus: what single-device trials take of GPUs.
+        at_once: runs at a time, at most; as many as there is room for if left out.
         param_space: what differs from run to run.
         options: of ``TuneConfig``.
+
+    Returns:
+        None when all is over. Tune ends the whole run when Ray kills one process for want of
+        memory: then the parameters of those whose processes these were.
     """
-    slots = Slots.of_cluster(gpus)
+    slots, running = Slots.of_cluster(gpus), Running()
     scratch = ("work", f"tune-{uuid.uuid4().hex[:8]}")  # another sweep may use the same storage
     tuner = tune.Tuner(
         tune.with_resources(trainable, slots.resources),
         param_space=param_space,
         tune_config=tune.TuneConfig(
-            max_concurrent_trials=slots.count,
+            max_concurrent_trials=min(slots.count, at_once or slots.count),
             reuse_actors=True,
             trial_name_creator=lambda trial: trial.trial_id,
             trial_dirname_creator=lambda trial: trial.trial_id,
@@ -135,50 +170,23 @@ def execute(
             storage_path=storage.address(*scratch),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=2),
-            callbacks=[callback],
+            callbacks=[callback, running],
         ),
     )
+    victims: list[str] | None = None
     try:
         tuner.fit()
+    except RuntimeError as error:
+        victims = killed(error)
+        if victims is None:
+            raise
     finally:
         storage.delete(*scratch)
-
-
-@dataclass(frozen=True)
-class Slots:
-    """What a single-device trial takes, and how many run at a time.
-
-    Attributes:
-        resources: a core and, if there are any, a GPU.
-        count: of trials side by side.
-    """
-
-    resources: dict[str, float]
-    count: int
-
-    @classmethod
-    def of_cluster(cls, gpus: int | None) -> Slots:
-        """Return the slots of the cluster.
-
-        Args:
-            gpus: GPUs to count on; those that are up if left out. An autoscaler starts machines
-                only when something waits for them.
-        """
-        up = ray.cluster_resources()
-        count = int(up.get("GPU", 0)) if gpus is None else gpus
-        if count:
-            return cls({"cpu": 1.0, "gpu": 1.0}, count)
-        return cls({"cpu": 1.0}, max(1, int(up.get("CPU", 1))))
-
-
-def device_here() -> torch.device:
-    """Return the accelerator given to this process, else the CPU with one thread.
-
-    One thread per worker: side by side they are faster than one worker with many, and results do
-    not depend on the machine's number of cores.
-    """
-    torch.set_num_threads(1)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if victims is None:
+        return None
+    del tuner
+    gc.collect()  # its processes hold the cores until then
+    return running.parameters_of(victims)
 
 
 def _trial(
@@ -210,37 +218,3 @@ def _trial(
 def failure_text(error: Exception) -> str:
     """Return an exception and its traceback, the message first."""
     return f"{type(error).__name__}: {error}\n\n{traceback.format_exc()}"
-
-
-class _News(tune.Callback):
-    """Passes reports on to the driver's listener."""
-
-    def __init__(self, trials: list[Trial], listener: Listener) -> None:
-        self.trials, self.listener = trials, listener
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its callbacks to restore them; we never do, and listeners hold files."""
-        return {}
-
-    def on_trial_result(
-        self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any
-    ) -> None:
-        if INDEX not in result:
-            return
-        which = self.trials[result[INDEX]]
-        if "progress" in result:
-            self.listener.progress(which, Progress(**result["progress"]))
-        elif "failure" in result:
-            self.listener.failed(which, result["failure"])
-        elif "finished" in result:
-            self.listener.finished(which)
-        elif "warning" in result:
-            LOG.warning("%s: %s", which, result["warning"])
-
-    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        which = self.trials[trial.config[INDEX]]
-        LOG.warning("%s: its process died; it goes on from its last checkpoint", which)
-
-    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        message = f"the worker died\n\n{trial.get_error()}"
-        self.listener.failed(self.trials[trial.config[INDEX]], message)

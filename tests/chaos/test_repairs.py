@@ -15,7 +15,7 @@ import torch
 from raysweep.data.builtin import BuiltinConfig, builtin_path, materialise
 from raysweep.data.dataset import open_dataset
 from raysweep.experiment import DataConfig
-from raysweep.orchestration import pulse, stages, terminal
+from raysweep.orchestration import checkpoints, pulse, terminal
 from raysweep.orchestration.mending import mend
 from raysweep.orchestration.notice import GRACE_SECONDS
 from raysweep.orchestration.pulse import StuckError
@@ -183,7 +183,7 @@ def test_process_that_is_told_to_end_saves_first(store, kind):
 
 def test_warnings_of_the_package_reach_the_terminal_and_no_others(tmp_path, capfd):
     with terminal.quiet(tmp_path / "log.txt"):
-        stages.LOG.warning("damaged")
+        checkpoints.LOG.warning("damaged")
         os.write(1, b"noise")
     assert capfd.readouterr().out == "note: damaged\n"
     assert "noise" in (tmp_path / "log.txt").read_text()
