@@ -6,6 +6,7 @@ sweep with the same settings finds it done.
 
     python jobs/pretrain_contrastive.py                               built-in faces, one core
     python jobs/pretrain_contrastive.py --workers 4 --address auto    four GPUs of a cluster
+    python jobs/pretrain_contrastive.py --workers 2-8 --address auto  as many as there are, 2 to 8
     python jobs/pretrain_contrastive.py --set pretrain.method=simsiam --set pretrain.lr=0.05
     python jobs/pretrain_contrastive.py --data my_images/ --set pretrain.resolution=64
 

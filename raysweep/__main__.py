@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from raysweep.config import ConfigError
 from raysweep.licences import listing
+from raysweep.orchestration.elastic import Workers, parse_workers
 
 DOCTOR = """\
 Check that work can run: versions, GPUs, data, storage, disk, memory, Ray, tokens, MLflow; with
@@ -54,7 +55,11 @@ def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     flags.add_argument("--preset", default="demo", help="of the job (default: %(default)s)")
     flags.add_argument("--data", metavar="PATH", help="of the job (default: the preset's)")
     flags.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="of the job (default: %(default)s)"
+        "--workers",
+        type=parse_workers,
+        default=Workers(),
+        metavar="N|MIN-MAX",
+        help="of the job (default: %(default)s)",
     )
 
 

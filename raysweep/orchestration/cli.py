@@ -18,6 +18,7 @@ from raysweep.data.render import DOMAINS
 from raysweep.evaluate.protocols import FOLDS
 from raysweep.experiment import Experiment
 from raysweep.orchestration.datasets import described
+from raysweep.orchestration.elastic import Workers, parse_workers
 from raysweep.orchestration.generative import check_images
 from raysweep.presets import PRESETS
 from raysweep.represent.gan_weights import imported_config
@@ -164,10 +165,11 @@ def _add_shared(flags: argparse.ArgumentParser) -> None:
     )
     flags.add_argument(
         "--workers",
-        type=_positive,
-        default=1,
-        metavar="N",
-        help="processes per pretraining, one GPU each if there are any (default: %(default)s)",
+        type=parse_workers,
+        default=Workers(),
+        metavar="N|MIN-MAX",
+        help="processes per pretraining, one GPU each if there are any; MIN-MAX: as many as can be "
+        "had, fewer when machines go, more when they come (default: %(default)s)",
     )
     flags.add_argument("--address", metavar="ADDR", help="Ray cluster to join, e.g. auto")
     flags.add_argument(
@@ -212,6 +214,14 @@ def _add_sweep(flags: argparse.ArgumentParser) -> None:
         "machines (default: the GPUs that are up, else the cores)",
     )
     flags.add_argument(
+        "--gpus-per-trial",
+        type=_share,
+        default=1.0,
+        metavar="SHARE",
+        help="of a GPU, e.g. 0.25: small trials share one, four at a time, each held to its share "
+        "of the memory (default: %(default)g)",
+    )
+    flags.add_argument(
         "--labels-from",
         metavar="PATH",
         help="dataset whose training images are the labelled ones, e.g. rendered (default: --data)",
@@ -228,6 +238,16 @@ def _absolute(place: str | None) -> str | None:
     if place is None or place in DOMAINS or "://" in place:
         return place
     return str(Path(place).expanduser().resolve())
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and up to 1")
+    return value
 
 
 def _positive(text: str) -> int:

@@ -19,6 +19,7 @@ from raysweep.orchestration import doctor_cluster
 from raysweep.orchestration.cli import checked, experiment_from
 from raysweep.orchestration.doctor_cluster import ClusterFacts, Node, Request
 from raysweep.orchestration.doctor_facts import cores, limited, look, marked, touch
+from raysweep.orchestration.elastic import Workers
 from raysweep.orchestration.storage import Storage
 
 LOOK_SECONDS = 60.0
@@ -53,7 +54,7 @@ class Case:
     """
 
     storage: str
-    workers: int
+    workers: Workers
     experiment: Experiment
     info: DatasetInfo | str
     here: Node
@@ -79,8 +80,6 @@ def take(options: argparse.Namespace) -> Case:
     Raises:
         ConfigError: a flag cannot be used.
     """
-    if options.workers < 1:
-        raise ConfigError(f"--workers {options.workers}: must be 1 or more")
     wanted = argparse.Namespace(preset=options.preset, data=options.data, assignments=[])
     experiment = experiment_from(wanted)
     place, data = _absolute(options.storage), experiment.data.source

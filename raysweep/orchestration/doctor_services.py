@@ -63,7 +63,7 @@ def state_api(case: Case) -> Finding:
         return Finding("ok", "answers")
     message = f"{case.cluster.state_problem}; a training that is stopped would keep its workers"
     remedy = "install ray[default] on the head and start it with --include-dashboard=true"
-    return Finding("fail" if case.workers > 1 else "warn", message, remedy)
+    return Finding("fail" if case.workers.several else "warn", message, remedy)
 
 
 def tokens(case: Case) -> Finding:
@@ -174,7 +174,7 @@ def resources(case: Case) -> Finding:
         for item in types
         if _slots(item.resources, use_gpus)
     )
-    if max(now, possible) < max(case.workers, 1):
+    if max(now, possible) < case.workers.least:
         message = f"{asked}: there are {now} {kind}, and no more can be started"
         return Finding(
             "fail", message, f"ask for --workers {max(now, possible, 1)}, or add machines"
@@ -183,7 +183,7 @@ def resources(case: Case) -> Finding:
         message = "no GPU machine is up: jobs started now would take the cores of the others"
         remedy = "keep one up: min_workers: 1 of its type in the cluster's file"
         return Finding("warn", message, remedy)
-    if now < case.workers:
+    if now < case.workers.least:
         message = f"{asked}: {now} {kind} are up; the autoscaler may start more"
         return Finding("warn", message, "start them first: min_workers in the cluster's file")
     return Finding("ok", f"{asked} of {now} {kind}")

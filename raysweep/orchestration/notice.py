@@ -11,6 +11,7 @@ import atexit
 import signal
 import sys
 import threading
+import time
 from types import FrameType
 
 import torch
@@ -59,9 +60,20 @@ class Notice:
         asked = torch.tensor(float(self._asked.is_set()))
         return float(collective.mean(asked)) > 0
 
-    def _hold(self) -> None:
+    def leave(self, seconds: float) -> None:
+        """Ask the loop to save and leave, and wait for that, no longer than ``seconds``."""
         self.ask()
-        self._over.wait(GRACE_SECONDS)
+        self._over.wait(max(0.0, seconds))
+
+    def _hold(self) -> None:
+        self.leave(GRACE_SECONDS)
+
+
+def leave_running(seconds: float) -> None:
+    """Ask the loops of this process to save and leave; wait for that, ``seconds`` at most."""
+    until = time.monotonic() + seconds
+    for notice in tuple(_running):
+        notice.leave(until - time.monotonic())
 
 
 def heed_sigterm() -> None:

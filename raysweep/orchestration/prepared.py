@@ -10,10 +10,12 @@ from raysweep.config import ConfigError, digest, override
 from raysweep.data.dataset import DatasetInfo
 from raysweep.experiment import Experiment
 from raysweep.orchestration.cli import checked, experiment_from
+from raysweep.orchestration.elastic import Workers, pretrain_counts
 from raysweep.orchestration.outcome import log_name
 from raysweep.orchestration.plan import Cell, Plan, SearchSpace, Trial, make_plan
 from raysweep.orchestration.search import Search, best_cells
-from raysweep.orchestration.stages import StageStore
+from raysweep.orchestration.slots import Gpus
+from raysweep.orchestration.stages import Stage, StageStore
 from raysweep.orchestration.storage import Storage
 
 SAMPLES = 20
@@ -36,8 +38,8 @@ class Sweep:
     name: str
     space: SearchSpace
     preset: str
-    workers: int
-    gpus: int | None
+    workers: Workers
+    gpus: Gpus
     address: str | None
     base: Experiment
     info: DatasetInfo
@@ -97,10 +99,6 @@ def prepare(title: str, space: SearchSpace, options: argparse.Namespace) -> Swee
     if options.prices is not None and not options.dry_run:
         raise ConfigError(f"--prices {options.prices}: only with --dry-run, which shows the cost")
     base = experiment_from(options, presets=space.BASE)
-    if options.workers > 1 and base.pretrain.batch % options.workers:
-        raise ConfigError(
-            f"--workers {options.workers}: must divide pretrain.batch = {base.pretrain.batch}"
-        )
     storage = Storage(options.storage)
     info = checked(base)
     storage.check_writable()
@@ -110,6 +108,9 @@ def prepare(title: str, space: SearchSpace, options: argparse.Namespace) -> Swee
         cells = [cell for cell in cells if cell.row in space.BASELINES]
     cells, left_out = _with_enough_labels(cells, info)
     plan = make_plan(space, base, cells=cells, repeats=repeats, fingerprint=info.fingerprint)
+    if options.workers.several:
+        for _, trained in (found for trial in plan.trials for found in trainings(trial)):
+            pretrain_counts(trained.pretrain, options.workers)
     name = f"{title}-{options.preset}-{info.name}"
     plain = override(space.BASE[options.preset](), {"data.source": base.data.source})
     if base != plain:  # settings were changed: a directory of its own
@@ -119,7 +120,7 @@ def prepare(title: str, space: SearchSpace, options: argparse.Namespace) -> Swee
         space=space,
         preset=options.preset,
         workers=options.workers,
-        gpus=options.gpus,
+        gpus=Gpus(options.gpus, options.gpus_per_trial),
         address=options.address,
         base=base,
         info=info,
@@ -129,6 +130,19 @@ def prepare(title: str, space: SearchSpace, options: argparse.Namespace) -> Swee
         left_out=left_out,
         search=_search_of(space, base, options, repeats, storage.local(name, "optuna.db")),
     )
+
+
+def trainings(trial: Trial) -> list[tuple[Stage, Experiment]]:
+    """Return the trainings of representations behind a trial, its segmentor's trunk among them.
+
+    Returns:
+        Stage, and an experiment whose ``pretrain`` is what the stage trains.
+    """
+    experiment, chain = trial.experiment, trial.chain
+    found = [(chain.pretrain, experiment)]
+    if chain.trunk is not None and experiment.trunk is not None:
+        found.append((chain.trunk, Experiment(data=experiment.data, pretrain=experiment.trunk)))
+    return [(stage, trained) for stage, trained in found if trained.pretrain.learnt]
 
 
 def _with_enough_labels(cells: list[Cell], info: DatasetInfo) -> tuple[list[Cell], tuple[str, ...]]:

@@ -16,8 +16,9 @@ from raysweep.orchestration import terminal
 from raysweep.orchestration.chain import chain_of
 from raysweep.orchestration.cli import experiment_from
 from raysweep.orchestration.datasets import described
+from raysweep.orchestration.elastic import Workers, pretrain_counts, preview_counts, word_history
 from raysweep.orchestration.estimate import disk_gib, work_of
-from raysweep.orchestration.generative import check_images, check_workers
+from raysweep.orchestration.generative import check_images
 from raysweep.orchestration.learning import pretrain
 from raysweep.orchestration.live_run import PretrainingRun
 from raysweep.orchestration.mlflow_client import ui_command
@@ -44,6 +45,8 @@ def run_pretraining(options: argparse.Namespace, *, methods: tuple[str, ...]) ->
     console = terminal.console()
     if options.dry_run:
         _preview(console, experiment, stage, store)
+        if options.workers.several:
+            console.print(preview_counts(pretrain_counts(experiment.pretrain, options.workers)))
         return 0
     storage.check_writable()
     if store.done(stage):
@@ -52,8 +55,12 @@ def run_pretraining(options: argparse.Namespace, *, methods: tuple[str, ...]) ->
         with terminal.quiet(storage.local("pretrain", f"{stage.key}.txt")) as screen:
             _train(experiment, stage, store, info=info, options=options, screen=screen)
     record = store.record(stage)
-    metrics = {key: value for key, value in record["metrics"].items() if key != "step"}
-    console.print(", ".join(f"{key} {value:.4g}" for key, value in metrics.items()))
+    metrics = dict(record["metrics"])
+    counts = metrics.pop("worker_counts", [])
+    shown = [f"{key} {value:.4g}" for key, value in metrics.items() if key != "step"]
+    console.print(", ".join(shown))
+    if len(counts) > 1:
+        console.print(word_history(counts))
     console.print(
         f"trained in {terminal.clock(record['cost']['seconds'])} on {record['cost']['device']}"
     )
@@ -62,16 +69,12 @@ def run_pretraining(options: argparse.Namespace, *, methods: tuple[str, ...]) ->
     return 0
 
 
-def _checked(experiment: Experiment, methods: tuple[str, ...], workers: int) -> DatasetInfo:
+def _checked(experiment: Experiment, methods: tuple[str, ...], workers: Workers) -> DatasetInfo:
     config = experiment.pretrain
     if config.method not in methods:
         allowed = ", ".join(methods)
         raise ConfigError(f"pretrain.method = {config.method!r}: allowed here are {allowed}")
-    if config.images_per_step % workers:
-        setting = "pretrain.batch" if config.contrastive else "pretrain.gan.batch"
-        raise ConfigError(f"--workers {workers}: must divide {setting} = {config.images_per_step}")
-    if config.trains_generator:
-        check_workers(config, workers)
+    pretrain_counts(config, workers)
     info = described(experiment.data)
     if config.trains_generator:
         check_images(config, info.counts["unlabelled"] or info.counts["train"])
@@ -97,7 +100,7 @@ def _train(
             screen.print(speed.line(progress), soft_wrap=True)
 
     try:
-        if options.workers > 1 or options.address or not store.storage.is_local:
+        if options.workers.several or options.address or not store.storage.is_local:
             _train_on_ray(experiment, stage, store, options=options, screen=screen, report=report)
         else:
             _train_here(experiment, stage, store, report)
@@ -126,9 +129,8 @@ def _train_on_ray(
     start_ray(options.address)
     try:
         materialise_in_parallel(experiment.data, store.storage, screen)
-        pretrain_on_workers(
-            experiment, stage, storage=store.storage, workers=options.workers, report=report
-        )
+        counts = pretrain_counts(experiment.pretrain, options.workers)
+        pretrain_on_workers(experiment, stage, storage=store.storage, counts=counts, report=report)
     finally:
         ray.shutdown()
 
@@ -137,7 +139,7 @@ def _train_here(
     experiment: Experiment, stage: Stage, store: StageStore, report: Callable[[Progress], None]
 ) -> None:
     from raysweep.orchestration.datasets import opened
-    from raysweep.orchestration.tune import device_here
+    from raysweep.orchestration.slots import device_here
 
     device = device_here()
     dataset = opened(experiment.data, store.storage.uri)

@@ -140,6 +140,7 @@ class _Job:
         import ray
 
         from raysweep.orchestration.labelling_on_ray import label_on_ray
+        from raysweep.orchestration.train import as_many_as_fit
         from raysweep.orchestration.tune import start_ray
 
         throttle = terminal.Throttle(10.0)
@@ -162,7 +163,7 @@ class _Job:
                 self.experiment.data,
                 teacher=self.teacher,
                 storage=self.store.storage,
-                workers=self.options.workers,
+                workers=as_many_as_fit(self.options.workers),
                 report=report,
                 after_shard=after,
             )

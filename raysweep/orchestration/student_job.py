@@ -20,14 +20,16 @@ from raysweep.orchestration.chain import distill_stage, evaluate_stage
 from raysweep.orchestration.cli import check_scored, checked, experiment_from
 from raysweep.orchestration.datasets import described, opened
 from raysweep.orchestration.distilling import Shards, check_classes, learn_student, open_shards
+from raysweep.orchestration.elastic import Workers, preview_counts, student_counts, word_history
 from raysweep.orchestration.live_run import DistillRun
 from raysweep.orchestration.mlflow_client import ui_command
 from raysweep.orchestration.models import load_student
 from raysweep.orchestration.pipeline import score
 from raysweep.orchestration.render import materialise_in_parallel
+from raysweep.orchestration.slots import device_here
 from raysweep.orchestration.stages import Stage, StageStore
 from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.tune import device_here, start_ray
+from raysweep.orchestration.tune import start_ray
 from raysweep.orchestration.worker import Progress, Report, Run
 
 
@@ -100,7 +102,7 @@ def _shards(storage: Storage, options: argparse.Namespace) -> tuple[Shards, dict
     return shards, {"shards": shards.manifest.fingerprint}
 
 
-def _checked(experiment: Experiment, shards: Shards, workers: int) -> DatasetInfo:
+def _checked(experiment: Experiment, shards: Shards, workers: Workers) -> DatasetInfo:
     config = experiment.student
     if config.plateau_patience is not None:
         info = checked(experiment)
@@ -109,13 +111,7 @@ def _checked(experiment: Experiment, shards: Shards, workers: int) -> DatasetInf
         check_scored(experiment, info)
     check_classes(shards.manifest, info)
     total_steps(config, rows=shards.manifest.rows)
-    if config.batch % workers:
-        raise ConfigError(f"--workers {workers}: must divide student.batch = {config.batch}")
-    if config.network != "unet" and config.batch // workers < 2:
-        raise ConfigError(
-            f"--workers {workers}: {config.network} needs two or more images per worker; raise "
-            f"student.batch = {config.batch} or use fewer"
-        )
+    student_counts(config, workers)
     return info
 
 
@@ -145,6 +141,8 @@ class _Job:
             f"{config.network} at {config.resolution} px, {steps} steps of {config.batch} images, "
             f"{manifest.rows} in {len(manifest.files)} files"
         )
+        if self.options.workers.several:
+            console.print(preview_counts(student_counts(config, self.options.workers)))
 
     def run(self, screen: Console, info: DatasetInfo) -> str | None:
         """Train and score; return what went wrong with MLflow, if anything did."""
@@ -178,7 +176,7 @@ class _Job:
         return tracked.problem
 
     def _needs_ray(self) -> bool:
-        wanted = self.options.workers > 1 or self.options.address
+        wanted = self.options.workers.several or self.options.address
         return bool(wanted) and not self.store.done(self.student)
 
     def _train_on_ray(self, screen: Console, report: Report) -> None:
@@ -194,7 +192,7 @@ class _Job:
                 self.student,
                 self.shards,
                 storage=self.store.storage,
-                workers=self.options.workers,
+                counts=student_counts(self.experiment.student, self.options.workers),
                 report=report,
             )
         finally:
@@ -237,6 +235,8 @@ def _summary(console: Console, store: StageStore, student: Stage, scores: Stage)
         f"waited for data {went['waiting_share']:.1%} of the time, "
         f"{went['first_batch_seconds']:.1f} s for the first batch"
     )
+    if len(went.get("worker_counts", [])) > 1:
+        console.print(word_history(went["worker_counts"]))
     if went["bad_rows"]:
         console.print(f"{len(went['bad_rows'])} rows were skipped:")
         for text in went["bad_rows"]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-import threading
 import uuid
 from collections.abc import Callable
 from functools import partial
@@ -14,15 +14,19 @@ import ray.train
 import ray.train.torch
 import torch
 from ray.train.v2.api.config import FailureConfig
+from ray.train.v2.torch.torch_trainer import TorchTrainer
 from torch import nn
 
 from raysweep import collective
 from raysweep.config import ConfigError, from_dict, to_dict
 from raysweep.experiment import Experiment
+from raysweep.orchestration.board import Board
 from raysweep.orchestration.datasets import opened
 from raysweep.orchestration.distilling import Shards, learn_student
+from raysweep.orchestration.elastic import Counts, Workers
 from raysweep.orchestration.learning import learn_representation
-from raysweep.orchestration.notice import heed_sigterm
+from raysweep.orchestration.memory import Thrift, killed, sparing
+from raysweep.orchestration.scaling import trainer
 from raysweep.orchestration.stages import Stage, StageStore, Workspace
 from raysweep.orchestration.storage import Storage
 from raysweep.orchestration.streaming import ParallelReader
@@ -56,10 +60,10 @@ Training = Callable[[Experiment, Member], dict[str, Any]]
 
 
 def pretrain_on_workers(
-    experiment: Experiment, stage: Stage, *, storage: Storage, workers: int, report: Report
+    experiment: Experiment, stage: Stage, *, storage: Storage, counts: Counts, report: Report
 ) -> None:
     """Compute a pretrain stage; see :func:`train_on_workers`."""
-    train_on_workers(_pretrain, experiment, stage, storage=storage, workers=workers, report=report)
+    train_on_workers(_pretrain, experiment, stage, storage=storage, counts=counts, report=report)
 
 
 def distill_on_workers(
@@ -68,14 +72,14 @@ def distill_on_workers(
     shards: Shards,
     *,
     storage: Storage,
-    workers: int,
+    counts: Counts,
     report: Report,
 ) -> None:
     """Compute a distill stage, its shards streamed by Ray Data; see :func:`train_on_workers`."""
     cores = int(ray.cluster_resources().get("CPU", 1))
-    decoders = min(MOST_DECODERS, max(1, cores // workers - 1))
+    decoders = min(MOST_DECODERS, max(1, cores // counts[-1] - 1))
     training = partial(_distill, shards, decoders)
-    train_on_workers(training, experiment, stage, storage=storage, workers=workers, report=report)
+    train_on_workers(training, experiment, stage, storage=storage, counts=counts, report=report)
 
 
 def train_on_workers(
@@ -84,26 +88,34 @@ def train_on_workers(
     stage: Stage,
     *,
     storage: Storage,
-    workers: int,
+    counts: Counts,
     report: Report,
 ) -> None:
-    """Compute a stage with ``workers`` processes, one accelerator each if there are any.
+    """Compute a stage with several processes, one accelerator each if there are any.
 
     Gradients go over NCCL between GPUs and gloo between CPUs. A killed worker is replaced and all
-    resume from the last checkpoint of the stage; one that is told to end saves first.
+    resume from the last checkpoint of the stage; one that is told to end saves first. Of several
+    ``counts`` the largest is taken that can be had: with fewer machines the training goes on with
+    fewer workers, and when there are more, all save and go on with more. The stage's metrics say
+    ``workers``, the last number, and ``worker_counts``: ``[[first step, workers], ...]``.
 
     Raises:
-        ConfigError: the cluster has fewer cores or GPUs than workers.
-        ray.train.TrainingFailedError: the workers failed, or could not be had, again and again.
+        ConfigError: the cluster has fewer cores or GPUs than the fewest workers.
+        ray.train.TrainingFailedError: the workers failed, or could not be had, again and again
+            without getting any further.
     """
-    use_gpu = has_gpus_for(workers)
-    store = StageStore(storage)
+    use_gpu = has_gpus_for(counts[0])
+    store, board = StageStore(storage), Board(report)
     scratch = ("work", f"train-{uuid.uuid4().hex[:8]}")  # the stage's checkpoint is what resumes
-    with store.claim(stage) as workspace, _Board(report) as board:
+    with store.claim(stage) as workspace, board as postbox:
         if workspace is None:
             return
-        trainer = ray.train.torch.TorchTrainer(
+        training_run = trainer(
             _worker,
+            counts=counts,
+            use_gpu=use_gpu,
+            postbox=postbox,
+            silence=SILENCE_SECONDS,
             train_loop_config={
                 "training": training,
                 "experiment": to_dict(experiment),
@@ -114,22 +126,35 @@ def train_on_workers(
                     "inputs": dict(stage.inputs),
                     "version": stage.version,
                 },
-                "board": board,
+                "board": postbox,
             },
-            torch_config=_Torch(timeout_s=SILENCE_SECONDS),
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": 1}
-            ),
             run_config=ray.train.RunConfig(
                 name=stage.name,
                 storage_path=storage.address(*scratch),
-                failure_config=FailureConfig(max_failures=2, controller_failure_limit=1),
+                failure_config=FailureConfig(max_failures=2, controller_failure_limit=len(counts)),
             ),
         )
         try:
-            trainer.fit()
+            _fit(training_run, board, Thrift(storage, stage))
         finally:
             storage.delete(*scratch)
+
+
+def _fit(run: TorchTrainer, board: Board, thrift: Thrift) -> None:
+    """Train; a run that Ray gives up after failures is taken up again if it has got any further.
+
+    Or if it has run out of memory, once, in smaller micro-batches.
+    """
+    while True:
+        reached = board.furthest
+        try:
+            run.fit()
+        except ray.train.TrainingFailedError as error:
+            starved = killed(error) is not None and thrift.lower()
+            if board.furthest <= reached and not starved:
+                raise
+        else:
+            return
 
 
 def has_gpus_for(workers: int) -> bool:
@@ -138,41 +163,44 @@ def has_gpus_for(workers: int) -> bool:
     Raises:
         ConfigError: the cluster has fewer cores or GPUs than workers.
     """
-    resources = ray.cluster_resources()
-    use_gpu = bool(resources.get("GPU"))
-    available = int(resources["GPU" if use_gpu else "CPU"])
+    kind, available = _available()
     if available < workers:
-        kind = "GPUs" if use_gpu else "cores"
         raise ConfigError(f"--workers {workers}: the cluster has {available} {kind}; ask for fewer")
-    return use_gpu
+    return kind == "GPUs"
 
 
-class _Backend(ray.train.torch.TorchConfig().backend_cls):  # type: ignore[misc]
-    """The process group, and workers that save when they are told to end."""
-
-    def on_start(self, worker_group: Any, backend_config: Any) -> None:
-        super().on_start(worker_group, backend_config)
-        worker_group.execute(heed_sigterm)
+def as_many_as_fit(workers: Workers) -> int:
+    """Return how many workers have a GPU or, where there is none, a core each."""
+    return max(workers.least, min(workers.most, _available()[1]))
 
 
-class _Torch(ray.train.torch.TorchConfig):
-    @property
-    def backend_cls(self) -> type[_Backend]:
-        return _Backend
+def _available() -> tuple[str, int]:
+    resources = ray.cluster_resources()
+    if resources.get("GPU"):
+        return "GPUs", int(resources["GPU"])
+    return "cores", int(resources.get("CPU", 0))
 
 
 class _RankCheckpoints:
-    """All workers restore; the first one saves."""
+    """All workers restore; the first one saves, and how many there were from which step on."""
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
+        self.worker_counts = [[0, collective.size()]]
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        return self.workspace.load_checkpoint()
+        state = self.workspace.load_checkpoint()
+        if state is not None:
+            step, size = state["step"], collective.size()
+            counts = state.pop("worker_counts", [[0, 1]])  # saved by a process of its own
+            before = [entry for entry in counts if entry[0] < step]
+            is_same = bool(before) and before[-1][1] == size
+            self.worker_counts = before if is_same else [*before, [step, size]]
+        return state
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         if collective.rank() == 0:
-            self.workspace.save_checkpoint(state)
+            self.workspace.save_checkpoint({**state, "worker_counts": self.worker_counts})
 
 
 def _worker(config: dict[str, Any]) -> None:
@@ -188,14 +216,17 @@ def _worker(config: dict[str, Any]) -> None:
 
     def report(progress: Progress) -> None:
         if rank == 0:
-            config["board"].post.remote(progress)
+            metrics = {**progress.metrics, "workers": collective.size()}
+            config["board"].post.remote(dataclasses.replace(progress, metrics=metrics))
 
     run_with = Run(StageStore(storage), dataset, ray.train.torch.get_device(), report)
-    member = Member(workspace, run_with, _RankCheckpoints(workspace))
+    checkpoints = _RankCheckpoints(workspace)
+    member = Member(workspace, run_with, checkpoints)
     with passing_on(config["board"].warn.remote):
-        metrics = config["training"](experiment, member)
+        metrics = sparing(stage, storage, partial(config["training"], experiment, member))
     if rank == 0:
-        workspace.commit({**metrics, "workers": collective.size()})
+        counts = {"workers": collective.size(), "worker_counts": checkpoints.worker_counts}
+        workspace.commit(metrics | counts)
 
 
 def _pretrain(experiment: Experiment, member: Member) -> dict[str, Any]:
@@ -226,59 +257,3 @@ def _distill(
         wrap=wrap,
         reader=partial(ParallelReader, decoders=decoders),
     )
-
-
-class _Postbox:
-    """Holds the newest progress of a run, and its warnings."""
-
-    def __init__(self) -> None:
-        self.newest: Progress | None = None
-        self.warnings: dict[str, None] = {}  # every worker has the same to say
-
-    def post(self, progress: Progress) -> None:
-        self.newest = progress
-
-    def warn(self, text: str) -> None:
-        self.warnings[text] = None
-
-    def read(self) -> tuple[Progress | None, list[str]]:
-        return self.newest, list(self.warnings)
-
-
-class _Board:
-    """Passes progress and warnings on to the driver while a block runs."""
-
-    def __init__(self, report: Callable[[Progress], None]) -> None:
-        self.report = report
-        self.postbox: Any = None
-        self.over = threading.Event()
-        self.thread = threading.Thread(target=self._poll, daemon=True)
-        self.seen: Progress | None = None
-        self.told = 0
-
-    def __enter__(self) -> Any:
-        self.postbox = ray.remote(num_cpus=0, max_restarts=-1)(_Postbox).remote()
-        self.thread.start()
-        return self.postbox
-
-    def __exit__(self, *_: object) -> None:
-        self.over.set()
-        self.thread.join()
-
-    def _poll(self) -> None:
-        while not self.over.wait(1.0):
-            self._look()
-        self._look()
-
-    def _look(self) -> None:
-        try:
-            newest, warnings = ray.get(self.postbox.read.remote(), timeout=10)
-        except (ray.exceptions.RayError, TimeoutError):  # its node died; it comes back empty
-            self.told = 0
-            return
-        for text in warnings[self.told :]:
-            LOG.warning("%s", text)
-        self.told = len(warnings)
-        if newest is not None and newest != self.seen:
-            self.seen = newest
-            self.report(newest)

@@ -12,6 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from raysweep.config import override
+from raysweep.distill.manifest import MANIFEST_NAME
+from raysweep.orchestration.chain import chain_of
+from raysweep.orchestration.datasets import opened
+from raysweep.orchestration.pipeline import compute
+from raysweep.orchestration.slots import device_here
+from raysweep.orchestration.stages import StageStore
+from raysweep.orchestration.storage import Storage
+from raysweep.orchestration.worker import Run
+from raysweep.presets import smoke
+
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "tests" / "chaos" / "cluster.py"
 SECONDS = 400
@@ -76,6 +87,28 @@ def test_training_on_two_nodes_commits_one_stage(cluster, tmp_path):
     records = [json.loads(p.read_text()) for p in tmp_path.glob("runs/stages/*/*/stage.json")]
     trained = [record for record in records if record["name"] == "pretrain"]
     assert [record["metrics"]["workers"] for record in trained] == [2]
+
+
+def test_two_nodes_label_like_one_machine_and_train_a_student(cluster, tmp_path):
+    address, env = cluster
+    experiment = override(smoke(), {"pretrain.method": "rgb", "distilled": True})
+    here, out = Storage(str(tmp_path / "here")), tmp_path / "shards"
+    dataset = opened(experiment.data, here.uri)
+    compute(experiment, Run(StageStore(here), dataset, device_here(), lambda _: None))
+    chain = chain_of(experiment, dataset.info.fingerprint)
+    on_both = ["--data", "face", "--address", address, "--workers", "2", "--storage"]
+    flags = [*on_both, here.uri, "--teacher", f"fit/{chain.fit.key}", "--out", str(out)]
+    labelled = run("pseudo_label.py", *flags, env=env)
+    assert labelled.returncode == 0, labelled.stdout + labelled.stderr
+    ours = here.local(*chain.label.place) / MANIFEST_NAME
+    assert json.loads(ours.read_text())["fingerprint"] in labelled.stdout
+    assert (out / MANIFEST_NAME).read_bytes() == ours.read_bytes()
+    flags = [*on_both, str(tmp_path / "there"), "--shards", str(out)]
+    learnt = run("distill.py", *flags, env=env)
+    assert learnt.returncode == 0, learnt.stdout + learnt.stderr
+    (record,) = tmp_path.glob("there/stages/distill/*/stage.json")
+    metrics = json.loads(record.read_text())["metrics"]
+    assert (metrics["workers"], metrics["worker_counts"]) == (2, [[0, 2]])
 
 
 def test_a_stage_in_an_object_store_is_computed_by_one_node_at_a_time(cluster, tmp_path):
