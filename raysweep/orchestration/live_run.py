@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from mlflow.entities import Metric
+from mlflow.entities import Metric, Param
 
 from raysweep.config import to_dict
 from raysweep.data.dataset import DatasetInfo
 from raysweep.experiment import Experiment
 from raysweep.orchestration.mlflow_client import (
     BATCH,
-    attempt,
+    END_SECONDS,
+    Sender,
     connect,
     experiment_id,
     lineage_tags,
@@ -24,6 +26,8 @@ from raysweep.orchestration.terminal import Throttle
 from raysweep.orchestration.worker import Curve, Progress
 
 SEND_SECONDS = 10.0
+LEAVE_SECONDS = 15.0
+"""Most seconds that the end of a training that failed waits for MLflow."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,8 @@ class LiveRun:
     """One MLflow run of one training, named after its stage.
 
     A resumed training is taken up under the same run; points that are there are not sent again.
-    An unreachable server ends the writing, not the training: :attr:`problem` says what happened.
+    All is sent in the background. An unreachable or too slow server ends the writing, not the
+    training: :attr:`problem` says what happened.
     """
 
     def __init__(
@@ -65,34 +70,44 @@ class LiveRun:
         self.sent: set[int] = set()
         self.waiting: dict[int, Mapping[str, float]] = {}
         self.throttle = Throttle(SEND_SECONDS)
-        self.problem = attempt(self._open)
+        self.sender = Sender()
+        self.sender.post(self._open)
+
+    @property
+    def problem(self) -> str | None:
+        """Why MLflow has not got everything, if so."""
+        return self.sender.problem
 
     def log(self, progress: Progress) -> None:
         """Send the metrics of a window, several windows at a time; the step axis is images seen."""
         self.waiting[progress.step] = progress.metrics
-        if self.problem is None and self.throttle.ready():
-            self.problem = attempt(lambda: self._send(self.waiting))
+        if self.sender.idle and self.throttle.ready():
+            self.sender.post(partial(self._send, self.waiting))
             self.waiting = {}
 
     def finish(self, curve: Curve) -> None:
-        """Send what was not sent while the training went on, and the rest; end the run."""
+        """Send what was not sent while the training went on, and the rest; end the run.
+
+        A slow server is waited for :data:`~raysweep.orchestration.mlflow_client.END_SECONDS`.
+        """
         rows = {
             int(row["step"]): {key: value for key, value in row.items() if key != "step"}
             for row in curve
         }
-        if self.problem is None:
-            self.problem = attempt(lambda: self._send(rows))
-        if self.problem is None:
-            self.problem = attempt(self.finishing)
-        self.close("FINISHED")
+        self.sender.post(partial(self._send, rows))
+        self.sender.post(self.finishing)
+        self._end("FINISHED", END_SECONDS)
 
     def finishing(self) -> None:
         """Send what the run has beside its curve."""
 
     def close(self, status: str) -> None:
-        """End the run with ``FINISHED`` or ``FAILED``."""
-        if self.problem is None:
-            self.problem = attempt(lambda: self.client.set_terminated(self.run, status))
+        """End the run of a training that did not: ``FAILED``."""
+        self._end(status, LEAVE_SECONDS)
+
+    def _end(self, status: str, seconds: float) -> None:
+        self.sender.post(lambda: self.client.set_terminated(self.run, status))
+        self.sender.settle(time.monotonic() + seconds)
 
     def _open(self) -> None:
         kind = self.stage.name
@@ -110,9 +125,11 @@ class LiveRun:
         tags = lineage_tags(self.info) | {f"raysweep.stage.{kind}": self.stage.key}
         name = f"{self.about.name} {self.stage.key[:8]}"
         self.run = str(self.client.create_run(where, tags=tags, run_name=name).info.run_id)
-        for key, value in self.about.params.items():
-            self.client.log_param(self.run, f"{kind}.{key}", value)
-        self.client.log_param(self.run, "preset", self.preset)
+        params = {f"{kind}.{key}": value for key, value in self.about.params.items()}
+        params["preset"] = self.preset
+        self.client.log_batch(
+            self.run, params=[Param(key, str(value)) for key, value in params.items()]
+        )
         self.client.log_dict(self.run, to_dict(self.experiment), "config.json")
 
     def _send(self, rows: Mapping[int, Mapping[str, float]]) -> None:
@@ -190,13 +207,17 @@ class DistillRun(LiveRun):
         """Send the scores, the picture of predictions and how the training went."""
         scores = self.store.record(self.evaluation)["metrics"]
         went = self.store.record(self.stage)["metrics"]
-        for key, value in scores.items():
-            if isinstance(value, int | float):
-                self.client.log_metric(self.run, f"evaluate/{key}", value)
-        for key in ("waiting_share", "first_batch_seconds"):
-            self.client.log_metric(self.run, f"distill/{key}", went[key])
-        self.client.log_metric(self.run, "distill/bad_rows", len(went["bad_rows"]))
-        self.client.log_metric(self.run, "best/miou", scores["miou"])
+        values = {
+            f"evaluate/{key}": value
+            for key, value in scores.items()
+            if isinstance(value, int | float)
+        }
+        values |= {f"distill/{key}": went[key] for key in ("waiting_share", "first_batch_seconds")}
+        values |= {"distill/bad_rows": len(went["bad_rows"]), "best/miou": scores["miou"]}
+        now = int(time.time() * 1000)
+        self.client.log_batch(
+            self.run, metrics=[Metric(key, value, now, 0) for key, value in values.items()]
+        )
         self.client.set_tag(self.run, "raysweep.stage.evaluate", self.evaluation.key)
         picture = self.store.directory(self.evaluation) / "grid.png"
         self.client.log_artifact(self.run, str(picture), "predictions")

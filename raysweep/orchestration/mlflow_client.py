@@ -1,13 +1,17 @@
-"""Where MLflow is, and how every run is tagged."""
+"""Where MLflow is, how every run is tagged, and how a slow server is kept from holding work up."""
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import textwrap
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 from urllib.parse import quote
 
@@ -16,11 +20,15 @@ from filelock import FileLock
 from raysweep.data.dataset import DatasetInfo
 from raysweep.orchestration.cost import git_revision
 from raysweep.orchestration.storage import Storage
+from raysweep.orchestration.terminal import clock
 
-# a dead server must not hold up a sweep: a few seconds instead of MLflow's four minutes
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+LOG = logging.getLogger(__name__)
+
+# a dead server is given up after a minute at most, not after MLflow's four or more
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # it asks for every run
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 
@@ -28,7 +36,82 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 DATABASE_SECONDS = 120.0
 """Most seconds to wait for another process that makes or migrates the database."""
 
-BATCH = 900  # MLflow takes at most 1000 metrics in one call
+BATCH = 900  # MLflow takes at most 1000 metrics, params and tags in one call
+
+SENDERS = 8
+"""Calls to a server at a time: a slow one is waited for in parallel."""
+SILENT_SECONDS = 10.0
+"""A wait for MLflow that is longer than this is announced."""
+END_SECONDS = 120.0
+"""Most seconds that the end of a job waits for MLflow."""
+
+
+class Sender:
+    """Makes calls of MLflow on threads of its own, so that a slow server holds nobody up.
+
+    After the first call that fails the others are dropped, and :attr:`problem` says why. What has
+    not been sent when the process ends is dropped too.
+
+    Args:
+        threads: calls at a time; one keeps them in order.
+    """
+
+    def __init__(self, threads: int = 1) -> None:
+        self.problem: str | None = None
+        self._threads, self._started = threads, 0
+        self._calls: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self._left, self._announced = 0, False
+        self._changed = threading.Condition()
+        self._defect: Exception | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether all calls have been made or dropped."""
+        return self._left == 0
+
+    def post(self, call: Callable[[], object]) -> None:
+        """Make a call as soon as a thread is free; return at once."""
+        with self._changed:
+            self._left += 1
+        self._calls.put(call)
+        if self._started < self._threads:
+            self._started += 1
+            threading.Thread(target=self._work, daemon=True, name="mlflow").start()
+
+    def settle(self, until: float) -> bool:
+        """Wait until all calls have been made; drop the rest at ``until`` (``time.monotonic()``).
+
+        Returns:
+            Whether everything has been sent.
+        """
+        if not self._wait(min(until, time.monotonic() + SILENT_SECONDS)) and not self._announced:
+            self._announced = True
+            left = clock(max(0.0, until - time.monotonic()))
+            LOG.warning("MLflow answers slowly; waiting for it, %s at most", left)
+        if not self._wait(until):
+            self.problem = f"too slow: {self._left} results were not sent in time"
+        if self._defect is not None:
+            raise self._defect
+        return self.problem is None
+
+    def _wait(self, until: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: self.idle, max(0.0, until - time.monotonic()))
+
+    def _work(self) -> None:
+        while True:
+            call = self._calls.get()
+            problem, defect = None, None
+            try:
+                if self.problem is None and self._defect is None:
+                    problem = attempt(call)
+            except Exception as error:  # no fault of MLflow's: raised where one waits
+                defect = error
+            with self._changed:
+                self.problem = self.problem or problem
+                self._defect = self._defect or defect
+                self._left -= 1
+                self._changed.notify_all()
 
 
 def attempt(action: Callable[[], object]) -> str | None:

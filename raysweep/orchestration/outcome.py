@@ -6,9 +6,11 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -17,16 +19,19 @@ from rich.console import Console
 from raysweep.data.dataset import DatasetInfo
 from raysweep.evaluate import fit_costs, report
 from raysweep.evaluate.figures import heat_map
-from raysweep.evaluate.fit_costs import FitCost
 from raysweep.evaluate.line_figures import Curve, Curves, curve_figure, line_figure
 from raysweep.evaluate.papers import beside
 from raysweep.evaluate.tables import Table, best_cell, caption, pivot, render, to_csv
 from raysweep.orchestration.cost import git_revision
+from raysweep.orchestration.notes import notes_on
 from raysweep.orchestration.pipeline import CANDIDATES
-from raysweep.orchestration.plan import Plan, SearchSpace
-from raysweep.orchestration.stages import Stage, StageStore
+from raysweep.orchestration.plan import Plan, SearchSpace, Trial
+from raysweep.orchestration.stages import DONE, Stage, StageStore
+from raysweep.orchestration.storage import write_atomically
 
-FIGURE, CURVES = "figure.png", "curves.png"
+FIGURE, CURVES, PREDICTIONS = "figure.png", "curves.png", "predictions.png"
+RECORD = "report.json"
+"""What ``jobs/report.py`` makes a page of many sweeps from."""
 ABOUT_CURVES = (
     "Validation mIoU of the candidates over the steps of what is scored: mean over repeats; the "
     "band is one sample standard deviation"
@@ -35,9 +40,10 @@ ABOUT_CURVES = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """The table of a sweep and the files it was written to, by name."""
+    """The table of a sweep, what to know of it, and the files it was written to, by name."""
 
     table: Table
+    notes: tuple[str, ...]
     files: Mapping[str, Path]
 
 
@@ -56,43 +62,89 @@ def write_outcome(
     Off the local disk they are stored too.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    page = _known(directory.name, plan, space, store, info=info, preset=preset)
+    files = _write_tables(directory, page, space)
+    files |= _draw(directory, page.table, plan, space, store)
+    files |= _keep_predictions(directory, plan, store, page.table)
+    page = replace(
+        page,
+        figure=report.Picture(caption(page.table), files[FIGURE].read_bytes(), FIGURE),
+        pictures=tuple(
+            report.Picture(text, files[name].read_bytes(), name)
+            for name, text in _captions(plan, store, page.table).items()
+            if name in files
+        ),
+        failures=_failures(failures),
+    )
+    files["report.html"] = report.write(page, directory / "report.html")
+    files[RECORD] = directory / RECORD
+    files[RECORD].write_text(report.to_json(page))
+    if not store.storage.is_local:
+        for name, path in files.items():
+            store.storage.upload(path, directory.name, name)
+    return Outcome(page.table, page.notes, files)
+
+
+def announce(
+    directory: Path,
+    plan: Plan,
+    space: SearchSpace,
+    store: StageStore,
+    *,
+    info: DatasetInfo,
+    preset: str,
+) -> None:
+    """Write what is known before trials run, so that a sweep that is killed can be reported."""
+    directory.mkdir(parents=True, exist_ok=True)
+    page = _known(directory.name, plan, space, store, info=info, preset=preset)
+    write_atomically(directory / RECORD, report.to_json(page).encode())
+    if not store.storage.is_local:
+        store.storage.upload(directory / RECORD, directory.name, RECORD)
+
+
+def _known(
+    name: str,
+    plan: Plan,
+    space: SearchSpace,
+    store: StageStore,
+    *,
+    info: DatasetInfo,
+    preset: str,
+) -> report.Report:
+    """Return what finished stages say of a sweep, without pictures."""
     title = f"{preset} on {info.name}: mIoU on the test split"
-    table = table_of(plan, space, store, title=title)
-    costs = fit_costs.fit_costs(_measured(plan, store))
-    files = _write_tables(directory, table, costs, space)
-    files |= _draw(directory, table, plan, space, store)
-    pictures = _pictures(plan, store, table)
-    if CURVES in files:
-        pictures += (report.Picture(ABOUT_CURVES, files[CURVES].read_bytes()),)
-    page = report.Report(
-        table=table,
+    return report.Report(
+        table=table_of(plan, space, store, title=title),
         command=command_line(),
         preset=preset,
         dataset=_facts(info),
         machine=machine(),
         revision=git_revision(),
-        figure=report.Picture(caption(table), files[FIGURE].read_bytes()),
+        figure=None,
         baselines=_baselines(plan, space),
-        costs=costs,
-        pictures=pictures,
+        costs=fit_costs.fit_costs(_measured(plan, store)),
         papers=space.PAPERS,
         lineage=_lineage(plan, store),
-        failures=_failures(failures),
+        notes=notes_on(plan, store),
+        name=name,
+        trials=len(plan.trials),
+        finished=_finished(plan, store),
     )
-    files["report.html"] = report.write(page, directory / "report.html")
-    if not store.storage.is_local:
-        for name, path in files.items():
-            store.storage.upload(path, directory.name, name)
-    return Outcome(table, files)
 
 
-def _write_tables(
-    directory: Path, table: Table, costs: Sequence[FitCost], space: SearchSpace
-) -> dict[str, Path]:
-    sections = [beside(table, space.PAPERS)]
-    if costs:
-        sections.append(fit_costs.to_markdown(costs, row_axis=space.ROW_AXIS))
-    texts = {"table.csv": to_csv(table), "table.md": "\n".join(sections)}
+def _finished(plan: Plan, store: StageStore) -> datetime | None:
+    """Return when the last score was computed, however often it has been shown since."""
+    storage = store.storage
+    places = [storage.path(*trial.chain.evaluate.place, DONE) for trial in plan.trials]
+    times = [found.mtime for found in storage.fs.get_file_info(places) if found.mtime]
+    return max(times).astimezone(UTC) if times else None
+
+
+def _write_tables(directory: Path, page: report.Report, space: SearchSpace) -> dict[str, Path]:
+    sections = [beside(page.table, page.papers), *(f"Note: {note}.\n" for note in page.notes)]
+    if page.costs:
+        sections.append(fit_costs.to_markdown(page.costs, row_axis=space.ROW_AXIS))
+    texts = {"table.csv": to_csv(page.table), "table.md": "\n".join(sections)}
     for name, text in texts.items():
         (directory / name).write_text(text)
     return {name: directory / name for name in texts}
@@ -146,6 +198,8 @@ def show(console: Console, outcome: Outcome, *, ui: str, failures: Mapping[str, 
         console.print(f"failed: {trial}: {text.splitlines()[0]} (log: logs/{log_name(trial)})")
     console.print()
     console.print(render(outcome.table))
+    for note in outcome.notes:
+        console.print(f"  note: {note}", soft_wrap=True)
     for path in outcome.files.values():
         console.print(f"  {_short(path)}", soft_wrap=True)
     console.print(f"Compare the runs in MLflow:  {ui}", soft_wrap=True)
@@ -204,15 +258,28 @@ def _curves(plan: Plan, space: SearchSpace, store: StageStore) -> Curves:
     return found
 
 
-def _pictures(plan: Plan, store: StageStore, table: Table) -> tuple[report.Picture, ...]:
+def _keep_predictions(
+    directory: Path, plan: Plan, store: StageStore, table: Table
+) -> dict[str, Path]:
+    """Copy the picture of the best cell's predictions, if there is one."""
+    trial = _best(plan, store, table)
+    if trial is None:
+        return {}
+    picture = store.directory(trial.chain.evaluate) / "grid.png"
+    return {PREDICTIONS: Path(shutil.copyfile(picture, directory / PREDICTIONS))}
+
+
+def _best(plan: Plan, store: StageStore, table: Table) -> Trial | None:
+    """Return the first finished repeat of the best cell."""
     best = best_cell(table)
-    if best is None:
-        return ()
-    for trial in plan.trials:
-        if trial.configuration == best and store.done(trial.chain.evaluate):
-            png = (store.directory(trial.chain.evaluate) / "grid.png").read_bytes()
-            return (report.Picture(f"Test images, truth and predictions: {trial}", png),)
-    return ()
+    found = (trial for trial in plan.trials if trial.configuration == best)
+    return next((trial for trial in found if store.done(trial.chain.evaluate)), None)
+
+
+def _captions(plan: Plan, store: StageStore, table: Table) -> dict[str, str]:
+    """Return what stands under the pictures beside the figure, in their order."""
+    about = f"Test images, truth and predictions: {_best(plan, store, table)}"
+    return {PREDICTIONS: about, CURVES: ABOUT_CURVES}
 
 
 def _lineage(plan: Plan, store: StageStore) -> tuple[report.Lineage, ...]:

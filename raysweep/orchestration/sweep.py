@@ -17,18 +17,22 @@ from rich.console import Console
 
 from raysweep.config import ConfigError
 from raysweep.orchestration import terminal
+from raysweep.orchestration.elastic import pretrain_counts
 from raysweep.orchestration.estimate import Clock
 from raysweep.orchestration.mending import mend
 from raysweep.orchestration.mlflow_client import ui_command
 from raysweep.orchestration.monitor import Monitor
-from raysweep.orchestration.outcome import Outcome, show, write_outcome
+from raysweep.orchestration.news import Listener
+from raysweep.orchestration.outcome import Outcome, announce, show, write_outcome
 from raysweep.orchestration.plan import Changes, SearchSpace, Trial, in_order, make_trial
-from raysweep.orchestration.prepared import Sweep, prepare
+from raysweep.orchestration.prepared import Sweep, prepare, trainings
 from raysweep.orchestration.preview import preview
 from raysweep.orchestration.render import materialise_in_parallel
 from raysweep.orchestration.search import News, Search
+from raysweep.orchestration.slots import Slots
 from raysweep.orchestration.storage import is_full
-from raysweep.orchestration.tune import Listener, Slots, failure_text, run_trials, start_ray
+from raysweep.orchestration.tune import failure_text, run_trials, start_ray
+from raysweep.orchestration.worker import Progress, Report
 
 if TYPE_CHECKING:
     from raysweep.orchestration.tracking import Tracker
@@ -71,8 +75,8 @@ def run_sweep(title: str, space: SearchSpace, options: argparse.Namespace) -> in
         console.print(f"then open {tracker.link}", soft_wrap=True)
     if tracker.problem is not None:
         console.print(
-            f"MLflow could not be reached ({tracker.problem}); nothing is lost: the "
-            "same command, given again when it can, sends what is missing"
+            f"MLflow has not received everything ({tracker.problem}); nothing is lost: the "
+            "same command, given again when it can be reached, sends what is missing"
         )
     if sweep.left():
         console.print(f"stopped: {sweep.left()} trials are left; the same command goes on")
@@ -101,6 +105,14 @@ def _execute(sweep: Sweep, screen: Console) -> tuple[Outcome, Tracker]:
     )
     with ThreadPoolExecutor(max_workers=1) as clerk:  # MLflow must not hold up the trials
         if sweep.left():
+            announce(
+                sweep.directory,
+                sweep.plan,
+                sweep.space,
+                sweep.store,
+                info=sweep.info,
+                preset=sweep.preset,
+            )
             clerk.submit(tracker.open)
             _run(sweep, screen, tracker=tracker, clerk=clerk)
         sweep.plan = tracker.plan = sweep.with_best()
@@ -145,7 +157,7 @@ def _run_on_ray(
     pending, storage = sweep.plan.pending(sweep.store), sweep.store.storage
     mend(sweep.base.data, storage)
     materialise_in_parallel(sweep.base.data, storage, screen)
-    if sweep.workers > 1:
+    if sweep.workers.several:
         _pretrain_on_workers(sweep, pending, screen)
         pending = [trial for trial in pending if str(trial) not in sweep.failures]
     clock = Clock(sweep.plan.trials, sweep.store, sweep.info.counts)
@@ -201,39 +213,44 @@ def _search(
 
 
 def _pretrain_on_workers(sweep: Sweep, pending: list[Trial], screen: Console) -> None:
-    """Train the missing representations one after the other, each on all workers.
+    """Train the missing representations and trunks one after the other, each on all workers.
 
     One that fails takes the trials with it that are built on it.
     """
     from ray.train import TrainingFailedError
 
     from raysweep.orchestration.train import pretrain_on_workers
-    from raysweep.orchestration.worker import Progress
 
-    throttle = terminal.Throttle(10.0)
     for trial in pending:
-        stage = trial.chain.pretrain
-        known = sweep.store.done(stage) or str(trial) in sweep.failures
-        if known or not trial.experiment.pretrain.learnt:
-            continue
-
-        def report(progress: Progress, row: str = trial.row) -> None:
-            if throttle.ready():
-                share = progress.step / progress.steps
-                loss = progress.metrics.get("loss", float("nan"))
-                screen.print(
-                    f"pretrain {row} on {sweep.workers} workers {share:.0%} loss {loss:.2f}"
-                )
-
-        try:
-            pretrain_on_workers(
-                trial.experiment,
-                stage,
-                storage=sweep.store.storage,
-                workers=sweep.workers,
-                report=report,
+        for stage, experiment in trainings(trial):
+            if sweep.store.done(stage) or str(trial) in sweep.failures:
+                continue
+            what = (
+                f"pretrain {trial.row}" if stage == trial.chain.pretrain else f"trunk {trial.row}"
             )
-        except TrainingFailedError as error:
-            screen.print(f"FAILED  pretrain {trial.row}: {str(error).partition(chr(10))[0]}")
-            for built in (other for other in pending if other.chain.pretrain == stage):
-                sweep.failed(built, failure_text(error))
+            try:
+                pretrain_on_workers(
+                    experiment,
+                    stage,
+                    storage=sweep.store.storage,
+                    counts=pretrain_counts(experiment.pretrain, sweep.workers),
+                    report=_reporter(f"{what} on {sweep.workers} workers", screen),
+                )
+            except TrainingFailedError as error:
+                screen.print(f"FAILED  {what}: {str(error).partition(chr(10))[0]}")
+                for built in pending:
+                    if stage in (built.chain.pretrain, built.chain.trunk):
+                        sweep.failed(built, failure_text(error))
+
+
+def _reporter(what: str, screen: Console) -> Report:
+    """Return what says from time to time how far a training is."""
+    throttle = terminal.Throttle(10.0)
+
+    def report(progress: Progress) -> None:
+        if throttle.ready():
+            share = progress.step / progress.steps
+            loss = progress.metrics.get("loss", float("nan"))
+            screen.print(f"{what} {share:.0%} loss {loss:.2f}")
+
+    return report

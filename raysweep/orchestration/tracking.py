@@ -1,27 +1,33 @@
 """MLflow: one parent run per sweep, one run per configuration, its repeats beneath it.
 
-Only the driver writes. All that is logged is read from finished stages, so an unreachable server
-costs nothing: the sweep goes on, and the same command given again sends what is missing. Runs are
-found by their tags; a sweep that was killed is taken up under the same runs.
+Only the driver writes. All that is logged is read from finished stages, so an unreachable or a slow
+server costs nothing: the sweep goes on, and the same command given again sends what is missing.
+Runs are found by their tags; a sweep that was killed is taken up under the same runs. A run that is
+``FINISHED`` has all that it should have.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param
 
 from raysweep.config import digest, to_dict
 from raysweep.data.dataset import DatasetInfo
 from raysweep.evaluate.papers import PaperTable, table_of
 from raysweep.orchestration.mlflow_client import (
     BATCH,
+    END_SECONDS,
+    SENDERS,
+    Sender,
     attempt,
     comparison_link,
     connect,
@@ -29,14 +35,26 @@ from raysweep.orchestration.mlflow_client import (
     lineage_tags,
     tracking_uri,
 )
-from raysweep.orchestration.pipeline import CANDIDATES
 from raysweep.orchestration.plan import Plan, Trial
+from raysweep.orchestration.run_metrics import metrics_of
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import write_atomically
 
+PER_CLASS = "per_class.json"
+PER_CLASS_TAG = {"mlflow.loggedArtifacts": json.dumps([{"path": PER_CLASS, "type": "table"}])}
+"""Lets the UI show the file as a table."""
+
+
+@dataclass
+class _Run:
+    """A run of MLflow, and its status as far as this process knows."""
+
+    id: str
+    status: str
+
 
 class Tracker:
-    """Writes one sweep to MLflow.
+    """Writes one sweep to MLflow, in the background until :meth:`close`.
 
     Args:
         name: name of the sweep; the experiment is ``raysweep/<name>``.
@@ -61,8 +79,15 @@ class Tracker:
         self.papers = papers
         self.info, self.preset = info, preset
         self._key = digest([name, store.storage.uri])  # another storage's runs are not ours
-        self.problem: str | None = None
-        self._runs: dict[str, Any] = {}
+        is_server = tracking_uri(store.storage).startswith("http")
+        self._sender = Sender(SENDERS if is_server else 1)
+        self._runs: dict[str, _Run] = {}
+        self._locks: dict[str, threading.Lock] = {}
+
+    @property
+    def problem(self) -> str | None:
+        """Why MLflow has not got everything, if so."""
+        return self._sender.problem
 
     @property
     def _receipt(self) -> Path:
@@ -91,37 +116,40 @@ class Tracker:
 
     def open(self) -> None:
         """Connect, find the runs of an earlier call and start the parent run."""
-        self._attempt(self._open)
+        self._sender.problem = attempt(self._open)
 
     def log(self, trial: Trial) -> None:
-        """Write a finished repeat, unless that has been done."""
-        self._attempt(lambda: self._log_repeat(trial))
+        """Write a finished repeat, unless that has been done; return at once."""
+        if self.problem is None:
+            self._sender.post(partial(self._log_repeat, trial))
 
     def close(self, *, files: Mapping[str, Path], status: str) -> None:
         """Write what is missing and end every run.
+
+        A slow server is waited for :data:`END_SECONDS`; what it has not taken by then is left to
+        the next call of the same command.
 
         Args:
             files: name to file, logged with the parent run.
             status: ``FINISHED`` or ``FAILED``.
         """
+        until = time.monotonic() + END_SECONDS
         if self.problem is not None or not self._runs:  # perhaps it is back; nothing was to run
-            self.problem = None
             self.open()
-        self._attempt(lambda: self._close(files, status))
-
-    def _attempt(self, action: Callable[[], object]) -> None:
         if self.problem is None:
-            self.problem = attempt(action)
+            self._close(files, status, until)
 
     def _open(self) -> None:
         self.client = connect(self.store.storage)
         self.experiment = experiment_id(self.client, self.store.storage, f"raysweep/{self.name}")
         self._runs = self._earlier_runs()
-        parent = self._run("sweep", name=self.name, parent=None)
-        self.client.set_tag(parent, "mlflow.note.content", self._note())
+        parent = self._run("sweep", name=self.name, tags={"mlflow.note.content": self._note()})
+        if parent.status != "RUNNING":
+            self.client.update_run(parent.id, status="RUNNING")
+            parent.status = "RUNNING"
 
-    def _earlier_runs(self) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+    def _earlier_runs(self) -> dict[str, _Run]:
+        found: dict[str, _Run] = {}
         token = None
         while True:
             page = self.client.search_runs(
@@ -131,130 +159,105 @@ class Tracker:
                 page_token=token,
             )
             for run in page:
-                found[run.data.tags["raysweep.run"]] = run
+                found[run.data.tags["raysweep.run"]] = _Run(run.info.run_id, run.info.status)
             token = page.token
             if not token:
                 return found
 
-    def _run(self, which: str, *, name: str, parent: str | None) -> str:
-        """Return the id of the run called ``which``, made on first use."""
-        known = self._runs.get(which)
-        if known is not None:
-            run_id = str(known.info.run_id)
-            if known.info.status != "RUNNING" and not known.data.tags.get("raysweep.logged"):
-                self.client.update_run(run_id, status="RUNNING")
-            return run_id
-        tags = lineage_tags(self.info) | {
-            "raysweep.sweep": self._key,
-            "raysweep.run": which,
-            "raysweep.level": which.split("/")[0],
-        }
-        if parent is not None:
-            tags["mlflow.parentRunId"] = parent
-        run = self.client.create_run(self.experiment, tags=tags, run_name=name)
-        self._runs[which] = run
-        return str(run.info.run_id)
+    def _run(self, which: str, *, name: str, tags: dict[str, str]) -> _Run:
+        """Return the run called ``which``, made on first use."""
+        if which not in self._runs:
+            given = lineage_tags(self.info) | {
+                "raysweep.sweep": self._key,
+                "raysweep.run": which,
+                "raysweep.level": which.split("/")[0],
+            }
+            run = self.client.create_run(self.experiment, tags=given | tags, run_name=name)
+            self._runs[which] = _Run(run.info.run_id, "RUNNING")
+        return self._runs[which]
 
-    def _configuration(self, trial: Trial) -> str:
+    def _alone(self, which: str) -> threading.Lock:
+        """Return the lock of the one who makes or writes a run."""
+        return self._locks.setdefault(which, threading.Lock())
+
+    def _configuration(self, trial: Trial) -> _Run:
+        """Return the run that a repeat belongs to, open: its summary will change."""
         which = f"configuration/{trial.row}/{trial.column}"
-        fresh = which not in self._runs
-        parent = self._run("sweep", name=self.name, parent=None)
-        run = self._run(which, name=trial.label, parent=parent)
-        if fresh:
-            self._describe(run, trial)
+        with self._alone(which):
+            parent = {"mlflow.parentRunId": self._runs["sweep"].id}
+            run = self._run(which, name=trial.label, tags=parent | self._tags(trial))
+            if run.status != "RUNNING":
+                self.client.update_run(run.id, status="RUNNING")
+                run.status = "RUNNING"
         return run
 
-    def _describe(self, run: str, trial: Trial) -> None:
-        """Params are the swept axes and the preset, the same keys on every run."""
+    def _params(self, trial: Trial) -> list[Param]:
+        """The swept axes and the preset, the same keys on every run."""
         params = {"preset": self.preset} | dict(trial.axes)
-        tags = {
-            "raysweep.row": trial.row,
-            "paper.table": self._paper_table(trial),
-            "paper.cell": trial.cell.paper or "none",
-        }
-        self.client.log_batch(
-            run,
-            params=[Param(key, str(value)) for key, value in params.items()],
-            tags=[RunTag(key, value) for key, value in tags.items()],
-        )
+        return [Param(key, str(value)) for key, value in params.items()]
 
-    def _paper_table(self, trial: Trial) -> str:
-        if trial.cell.paper is not None:
-            return table_of(trial.cell.paper)
-        return self.papers[0].id if self.papers else "none"
+    def _tags(self, trial: Trial) -> dict[str, str]:
+        paper = trial.cell.paper
+        first = self.papers[0].id if self.papers else "none"
+        return {
+            "raysweep.row": trial.row,
+            "paper.table": first if paper is None else table_of(paper),
+            "paper.cell": paper or "none",
+        }
 
     def _log_repeat(self, trial: Trial) -> None:
         which = f"repeat/{trial.row}/{trial.column}/{trial.repeat}"
-        known = self._runs.get(which)
-        if known is not None and known.data.tags.get("raysweep.logged"):
-            return
-        parent = self._configuration(trial)
-        run = self._run(which, name=f"repeat {trial.repeat}", parent=parent)
-        self._describe(run, trial)
-        self._log_results(run, trial)
-        self._log_files(run, trial)
-        self.client.set_tag(run, "raysweep.logged", "1")
-        self.client.set_terminated(run, "FINISHED")
-        self._runs[which] = self.client.get_run(run)
+        with self._alone(which):
+            known = self._runs.get(which)
+            if known is not None and known.status == "FINISHED":
+                return
+            tags = self._tags(trial) | PER_CLASS_TAG
+            tags |= {f"raysweep.stage.{name}": key for name, key in trial.keys.items()}
+            tags["raysweep.repeat"] = str(trial.repeat)
+            tags["mlflow.parentRunId"] = self._configuration(trial).id
+            run = self._run(which, name=f"repeat {trial.repeat}", tags=tags)
+            self._log_results(run.id, trial)
+            self._log_files(run.id, trial)
+            self._end(run, "FINISHED")
+
+    def _end(self, run: _Run, status: str) -> None:
+        self.client.set_terminated(run.id, status)
+        run.status = status
 
     def _log_results(self, run: str, trial: Trial) -> None:
-        now = int(time.time() * 1000)
-        record = self.store.record(trial.chain.evaluate)
-        metrics = [Metric("best/miou", record["metrics"]["miou"], now, 0)]
-        for key in ("miou", "foreground_miou", "weighted_miou", "pixel_accuracy"):
-            metrics.append(Metric(f"test/{key}", record["metrics"][key], now, 0))
-        for name, value in zip(self.info.classes, record["metrics"]["per_class"], strict=True):
-            if value is not None:
-                metrics.append(Metric(f"iou/{_metric_name(name)}", value, now, 0))
-        seconds: dict[str, float] = defaultdict(float)
-        for stage in trial.chain:
-            seconds[stage.name] += self.store.record(stage)["cost"]["seconds"]
-            metrics += self._curve(stage, trial, now)
-        metrics += [Metric(f"cost/{name}_seconds", cost, now, 0) for name, cost in seconds.items()]
+        metrics = metrics_of(trial, self.store, classes=self.info.classes)
         for start in range(0, len(metrics), BATCH):
-            self.client.log_batch(run, metrics=metrics[start : start + BATCH])
-        tags = {f"raysweep.stage.{name}": key for name, key in trial.keys.items()}
-        tags |= {"raysweep.repeat": str(trial.repeat)}
-        self.client.log_batch(run, tags=[RunTag(key, value) for key, value in tags.items()])
-
-    def _curve(self, stage: Any, trial: Trial, now: int) -> list[Any]:
-        """The step axis is images seen in pretraining, else the optimiser steps of the model."""
-        name = CANDIDATES if stage.name == "evaluate" else "curve.json"
-        place = self.store.directory(stage) / name
-        if not place.exists():
-            return []
-        per_step = trial.experiment.pretrain.images_per_step if stage.name == "pretrain" else 1
-        return [
-            Metric(f"{stage.name}/{key}", value, now, int(row["step"]) * per_step)
-            for row in json.loads(place.read_text())
-            for key, value in row.items()
-            if key != "step"
-        ]
+            params = [] if start else self._params(trial)
+            self.client.log_batch(run, metrics=metrics[start : start + BATCH], params=params)
 
     def _log_files(self, run: str, trial: Trial) -> None:
         record = self.store.record(trial.chain.evaluate)
         self.client.log_artifact(run, str(self.store.directory(trial.chain.evaluate) / "grid.png"))
         self.client.log_dict(run, to_dict(trial.experiment), "config.json")
-        table = {"class": list(self.info.classes), "iou": list(record["metrics"]["per_class"])}
-        self.client.log_table(run, table, "per_class.json")
+        scores = zip(self.info.classes, record["metrics"]["per_class"], strict=True)
+        table = {"columns": ["class", "iou"], "data": [list(line) for line in scores]}
+        self.client.log_dict(run, table, PER_CLASS)
 
-    def _close(self, files: Mapping[str, Path], status: str) -> None:
+    def _close(self, files: Mapping[str, Path], status: str, until: float) -> None:
         cells: dict[tuple[str, str], list[Trial]] = defaultdict(list)
         for trial in self.plan.trials:
             if self.store.done(trial.chain.evaluate):
-                self._log_repeat(trial)
+                self.log(trial)
                 cells[trial.configuration].append(trial)
+        if not self._sender.settle(until):
+            return
         for trials in cells.values():
-            self._summarise(trials)
-        parent = self._run("sweep", name=self.name, parent=None)
-        for path in files.values():
-            if path.exists():
-                self.client.log_artifact(parent, str(path))
+            self._sender.post(partial(self._summarise, trials, status))
+        parent = self._runs["sweep"]
+        for path in filter(Path.exists, files.values()):
+            self._sender.post(partial(self.client.log_artifact, parent.id, str(path)))
+        if not self._sender.settle(until):
+            return
         for which, run in self._runs.items():
-            if self.client.get_run(run.info.run_id).info.status == "RUNNING":
-                done = which == "sweep" or which.startswith("configuration")
-                self.client.set_terminated(run.info.run_id, status if done else "KILLED")
-        if status == "FINISHED":
+            if run.status == "RUNNING":
+                ends = "KILLED" if which.startswith("repeat") else status
+                self._sender.post(partial(self._end, run, ends))
+        if self._sender.settle(until) and status == "FINISHED":
             receipt = {
                 "sweep": self.plan.key,
                 "uri": tracking_uri(self.store.storage),
@@ -262,16 +265,21 @@ class Tracker:
             }
             write_atomically(self._receipt, json.dumps(receipt).encode())
 
-    def _summarise(self, trials: list[Trial]) -> None:
-        values = [self.store.record(t.chain.evaluate)["metrics"]["miou"] for t in trials]
+    def _summarise(self, trials: list[Trial], status: str) -> None:
+        known = self._runs.get(f"configuration/{trials[0].row}/{trials[0].column}")
+        if known is not None and known.status == "FINISHED":
+            return
         run = self._configuration(trials[0])
+        values = [self.store.record(t.chain.evaluate)["metrics"]["miou"] for t in trials]
         now = int(time.time() * 1000)
         summary = {"best/miou": statistics.fmean(values), "best/n": float(len(values))}
         if len(values) > 1:
             summary["best/miou_std"] = statistics.stdev(values)
-        self.client.log_batch(run, metrics=[Metric(k, v, now, 0) for k, v in summary.items()])
+        metrics = [Metric(key, value, now, 0) for key, value in summary.items()]
+        self.client.log_batch(run.id, metrics=metrics, params=self._params(trials[0]))
         picture = self.store.directory(trials[0].chain.evaluate) / "grid.png"
-        self.client.log_artifact(run, str(picture))
+        self.client.log_artifact(run.id, str(picture))
+        self._end(run, status)
 
     def _note(self) -> str:
         counts = ", ".join(f"{count} {split}" for split, count in self.info.counts.items())
@@ -281,7 +289,3 @@ class Tracker:
             "Compare configurations: filter `tags.raysweep.level = 'configuration'` and chart "
             "`best/miou` against the params."
         )
-
-
-def _metric_name(text: str) -> str:
-    return "".join(char if char.isalnum() or char in "_-. /" else "_" for char in text)

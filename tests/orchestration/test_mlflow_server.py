@@ -1,86 +1,37 @@
-"""A real MLflow server: away at the start, restarted in between, frozen, with two drivers."""
+"""A real MLflow server: away at the start, restarted, frozen, slow, with two drivers."""
 
 from __future__ import annotations
 
-import json
+import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-import urllib.request
-from dataclasses import replace
 from pathlib import Path
 
 import mlflow
 import pytest
-from PIL import Image
 
-from raysweep.orchestration import cli
-from raysweep.orchestration.prepared import prepare
-from raysweep.orchestration.tracking import Tracker
-from search_spaces import resolution
-from tests.chaos.scene import free_port
+from raysweep.orchestration import live_run, mlflow_client, tracking
+from raysweep.orchestration.live_run import About, LiveRun
+from raysweep.orchestration.worker import Progress
+from tests.orchestration.mlflow_servers import (
+    RUNS,
+    SLOW,
+    Proxy,
+    Server,
+    finished_sweep,
+    postgres,
+    send,
+    tracker_of,
+)
 
 ROOT = Path(__file__).parents[2]
-TRIALS = 4
-RUNS = {"sweep": 1, "configuration": TRIALS, "repeat": TRIALS}
 SWEPT = {"sweep": 1, "configuration": 15, "repeat": 15}
-START_SECONDS = 120
 
 pytestmark = pytest.mark.timeout(600)
-
-
-class Server:
-    """``mlflow server`` in a process group of its own."""
-
-    def __init__(self, place, backend=None):
-        self.place, self.port = place, free_port()
-        self.backend = backend or f"sqlite:///{place / 'server.db'}"
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.process = None
-
-    def start(self):
-        words = ["server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-        words += ["--backend-store-uri", self.backend]
-        words += ["--artifacts-destination", str(self.place / "artifacts")]
-        log = (self.place / "server.txt").open("a")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", *words],
-            stdout=log,
-            stderr=log,
-            cwd=self.place,
-            start_new_session=True,
-        )
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                urllib.request.urlopen(f"{self.uri}/health", timeout=2).close()
-                return
-            except OSError:
-                time.sleep(0.2)
-        raise TimeoutError((self.place / "server.txt").read_text())
-
-    def kill(self):
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(30)
-            self.process = None
-
-    def send(self, number):
-        os.killpg(self.process.pid, number)
-
-    def runs(self):
-        """Level to the status of every run of the server."""
-        client = mlflow.MlflowClient(tracking_uri=self.uri)
-        experiments = [e.experiment_id for e in client.search_experiments() if e.name != "Default"]
-        found = {level: [] for level in RUNS}
-        for run in client.search_runs(experiments, max_results=1000):
-            found[run.data.tags["raysweep.level"]].append(run.info.status)
-        return found
 
 
 @pytest.fixture(scope="module")
@@ -97,46 +48,13 @@ def _impatient(monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 
 
-def finished_sweep(storage):
-    """A sweep whose stages are all done: what a driver has to send."""
-    flags = ["--preset", "smoke", "--repeats", "1", "--storage", str(storage)]
-    sweep = prepare("resolution", resolution, cli.parser("", sweep=True).parse_args(flags))
-    sweep.plan = replace(sweep.plan, trials=sweep.plan.trials[:TRIALS])
-    for trial in sweep.plan.trials:
-        for stage in trial.chain:
-            place = Path(sweep.store.storage.path(*stage.place))
-            place.mkdir(parents=True, exist_ok=True)
-            scores = ("miou", "foreground_miou", "weighted_miou", "pixel_accuracy")
-            metrics = dict.fromkeys(scores, 0.5) | {"per_class": [0.5] * len(sweep.info.classes)}
-            record = {"metrics": metrics, "cost": {"seconds": 1.0}}
-            (place / "stage.json").write_text(json.dumps(record))
-            (place / "curve.json").write_text(json.dumps([{"step": 10, "loss": 1.0}]))
-            Image.new("RGB", (8, 8)).save(place / "grid.png")
-            (place / "DONE").touch()
-    sweep.directory.mkdir()
-    return sweep
-
-
-def tracker_of(sweep):
-    papers = sweep.space.PAPERS
-    return Tracker(
-        sweep.name, sweep.plan, sweep.store, papers=papers, info=sweep.info, preset=sweep.preset
-    )
-
-
-def send(sweep, *, between=lambda count: None):
-    """What a driver does: open, log each repeat, close."""
-    tracker = tracker_of(sweep)
-    tracker.open()
-    for count, trial in enumerate(sweep.plan.trials):
-        between(count)
-        tracker.log(trial)
-    tracker.close(files={}, status="FINISHED")
-    return tracker
-
-
 def complete(times=1):
     return {level: ["FINISHED"] * count * times for level, count in RUNS.items()}
+
+
+def added(before, after):
+    """The runs that are in ``after`` only; newer ones come first."""
+    return {level: found[: len(found) - len(before[level])] for level, found in after.items()}
 
 
 @pytest.mark.slow
@@ -183,7 +101,7 @@ def test_frozen_server_holds_nothing_up(server, tmp_path, monkeypatch):
 
 def test_two_drivers_share_a_server(server, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    sweeps = [finished_sweep(tmp_path / f"runs{at}") for at in range(2)]
+    already, sweeps = server.runs(), [finished_sweep(tmp_path / f"runs{at}") for at in range(2)]
     trackers = []
     threads = [
         threading.Thread(target=lambda sweep=sweep: trackers.append(send(sweep)))
@@ -194,7 +112,73 @@ def test_two_drivers_share_a_server(server, tmp_path, monkeypatch):
     for thread in threads:
         thread.join(300)
     assert [tracker.problem for tracker in trackers] == [None, None]
-    assert server.runs() == complete(times=2)
+    assert added(already, server.runs()) == complete(times=2)
+
+
+@pytest.fixture
+def proxy(server, monkeypatch):
+    with Proxy(server.port) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.uri)
+        yield proxy
+        proxy.shutdown()
+
+
+def test_trials_do_not_wait_and_everything_arrives(server, proxy, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(mlflow_client, "SILENT_SECONDS", SLOW)
+    sweep = finished_sweep(tmp_path / "runs")
+    already, tracker = server.runs(), tracker_of(sweep)
+    tracker.open()
+    before = time.monotonic()
+    for trial in sweep.plan.trials:
+        tracker.log(trial)
+    assert time.monotonic() - before < SLOW, "a trial that ends waits for no answer"
+    with caplog.at_level(logging.WARNING, "raysweep"):
+        tracker.close(files={}, status="FINISHED")
+    assert tracker.problem is None
+    assert tracker.is_up_to_date()
+    assert added(already, server.runs()) == complete()
+    assert proxy.most > 1, "answers are waited for side by side"
+    assert caplog.text.count("MLflow answers slowly; waiting for it, ") == 1
+
+
+def test_the_end_waits_for_a_limited_time_and_the_next_command_sends_the_rest(
+    server, proxy, tmp_path, monkeypatch
+):
+    sweep = finished_sweep(tmp_path / "runs")
+    monkeypatch.setattr(tracking, "END_SECONDS", 6 * SLOW)
+    already, started = server.runs(), time.monotonic()
+    late = send(sweep)
+    taken = time.monotonic() - started
+    assert late.problem.startswith("too slow: ")
+    assert late.link is None
+    assert taken < 6 * SLOW + 10 * SLOW + 1, "the limit and the few answers of the beginning"
+    proxy.seconds = 0.0
+    monkeypatch.undo()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.uri)
+    assert send(sweep).problem is None
+    assert added(already, server.runs()) == complete(), "none made twice, none left open"
+
+
+def test_training_does_not_wait_for_its_metrics(server, proxy, tmp_path, monkeypatch):
+    monkeypatch.setattr(live_run, "SEND_SECONDS", 0.0)
+    sweep = finished_sweep(tmp_path / "runs")
+    trial = sweep.plan.trials[0]
+    about = About(name="a training", first="pretrain/loss", images_per_step=2, params={"lr": 0.1})
+    stage = trial.chain.pretrain
+    started = time.monotonic()
+    run = LiveRun(sweep.store, stage, trial.experiment, info=sweep.info, preset="x", about=about)
+    for step in range(1, 21):
+        run.log(Progress("pretrain", step, 20, {"loss": 1 / step}))
+    assert time.monotonic() - started < SLOW, "twenty windows, and not one answer"
+    run.finish([{"step": step, "loss": 1 / step} for step in range(1, 21)])
+    assert run.problem is None
+    client = mlflow.MlflowClient(tracking_uri=server.uri)
+    experiment = client.get_experiment_by_name("raysweep/pretrain")
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert (found.info.status, found.data.params["preset"]) == ("FINISHED", "x")
+    points = client.get_metric_history(found.info.run_id, "pretrain/loss")
+    assert [point.step for point in points] == list(range(2, 42, 2)), "every window once"
 
 
 @pytest.mark.slow
@@ -221,42 +205,6 @@ def test_drivers_that_make_one_database_at_once_do_not_break_it(tmp_path, monkey
     found = [driver.communicate("go\n", timeout=200) for driver in drivers]
     assert [driver.returncode for driver in drivers] == [0, 0, 0], found[0][1] + found[1][1]
     assert len({out for out, _ in found}) == 1
-
-
-def postgres():
-    """Start PostgreSQL in a directory of its own; return its URI and how to end it."""
-    found = shutil.which("pg_ctl") or next(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), None)
-    if found is None:
-        pytest.skip("PostgreSQL is not installed (Debian: apt install postgresql)")
-    pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
-    user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []  # it refuses root
-    data, port = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp")), free_port()
-    if user:
-        shutil.chown(data, "postgres")
-
-    def call(*words):
-        tool = str(Path(found).with_name(words[0]))
-        done = subprocess.run(
-            [*user, tool, *words[1:]],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd="/",
-            timeout=120,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout
-
-    call("initdb", "-D", str(data), "-A", "trust", "-U", "mlflow", "-E", "UTF8")
-    options = f"-p {port} -k {data} -c listen_addresses=127.0.0.1"
-    call("pg_ctl", "-D", str(data), "-w", "-o", options, "-l", str(data / "log"), "start")
-    uri = f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres"
-
-    def stop():
-        call("pg_ctl", "-D", str(data), "-w", "-m", "immediate", "stop")
-        shutil.rmtree(data)
-
-    return uri, stop
 
 
 @pytest.mark.ray

@@ -12,15 +12,17 @@ import pytest
 
 from raysweep.config import ConfigError, override
 from raysweep.evaluate.paper_tables import LAGM_FIGURE_4, LAGM_TABLE_2
+from raysweep.evaluate.report import html_of_all
 from raysweep.orchestration.chain import chain_of
 from raysweep.orchestration.datasets import opened
-from raysweep.orchestration.outcome import write_outcome
+from raysweep.orchestration.outcome import announce, write_outcome
 from raysweep.orchestration.pipeline import CANDIDATES, compute
 from raysweep.orchestration.plan import Cell, Plan, make_plan
+from raysweep.orchestration.reporting import gather
+from raysweep.orchestration.slots import device_here
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
 from raysweep.orchestration.tracking import Tracker
-from raysweep.orchestration.tune import device_here
 from raysweep.orchestration.worker import Run
 from raysweep.presets import smoke
 
@@ -99,7 +101,8 @@ def test_five_folds_look_at_no_validation_split_and_keep_none(finished):
 
 def test_files_show_curves_costs_and_every_paper(finished, tmp_path):
     outcome = outcome_of(finished, tmp_path)
-    names = ["table.csv", "table.md", "figure.png", "curves.png", "report.html"]
+    names = ["table.csv", "table.md", "figure.png", "curves.png", "predictions.png"]
+    names += ["report.html", "report.json"]
     assert sorted(outcome.files) == sorted(names)
     assert all(path.stat().st_size > 0 for path in outcome.files.values())
     html, markdown = (outcome.files[name].read_text() for name in ("report.html", "table.md"))
@@ -108,6 +111,15 @@ def test_files_show_curves_costs_and_every_paper(finished, tmp_path):
         assert text.index("Figure 4") < text.index("Table 2")
         assert "What a fit costs" in text
         assert "33.56 +- 0.17" in text
+
+
+def test_a_sweep_that_is_killed_at_its_beginning_can_be_reported(finished, tmp_path):
+    store, dataset, plan = finished
+    announce(tmp_path / "killed", plan, page(), store, info=dataset.info, preset="smoke")
+    (found,), untold = gather(Storage(str(tmp_path)))
+    assert (found.name, found.trials, found.left, untold) == ("killed", 10, REPEATS, {})
+    assert found.table == outcome_of(finished, tmp_path / "later").table
+    assert html_of_all([found], title="all").count("data:image/png") == 0
 
 
 def test_costs_are_means_over_the_fits_that_were_run(finished, tmp_path):
@@ -176,3 +188,22 @@ def test_mlflow_gets_candidates_over_steps_and_the_table_of_each_cell(finished):
     curve = client.get_metric_history(runs[0].info.run_id, "evaluate/val_miou")
     assert [point.step for point in curve] == [2, 4, 6, 8]
     assert all(0 <= point.value <= 1 for point in curve)
+
+
+def test_changed_batch_statistics_are_said_beside_the_table(finished, tmp_path):
+    store, dataset, plan = finished
+    stage = plan.trials[0].chain.fit
+    place = store.directory(stage) / "stage.json"
+    plain = place.read_text()
+    record = json.loads(plain)
+    record["metrics"] |= {"micro_batches": 4, "batch_statistics": "of one 4th of a batch"}
+    place.write_text(json.dumps(record))
+    try:
+        outcome = outcome_of(finished, tmp_path)
+    finally:
+        place.write_text(plain)
+    (note,) = outcome.notes
+    assert note.startswith(f"{plan.trials[0].row}: {stage} ran out of memory")
+    assert "batch statistics are of one 4th of a batch" in note
+    assert note in outcome.files["table.md"].read_text()
+    assert note in outcome.files["report.html"].read_text()
