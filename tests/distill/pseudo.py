@@ -16,6 +16,7 @@ from raysweep.distill.shards import encode_soft, write_manifest, write_shard
 
 CLASSES = 3
 TEACHER = "teacher-1"
+LOCAL = pafs.LocalFileSystem()
 
 
 def pixels(index, *, height=4, width=5):
@@ -57,14 +58,14 @@ def jpeg(image):
 
 def shards(root, counts, *, group=3, soft=False):
     """Write files of so many rows, numbered through; return file system, directory, manifest."""
-    files, start, written = pafs.LocalFileSystem(), 0, []
-    files.create_dir(str(root))
+    start, written = 0, []
+    LOCAL.create_dir(str(root))
     for at, count in enumerate(counts):
         rows = [row(start + i, with_soft=soft) for i in range(count)]
         path = f"{root}/part-{at:06d}.parquet"
-        written.append(write_shard(files, path, rows, num_classes=CLASSES, rows_per_group=group))
+        written.append(write_shard(LOCAL, path, rows, num_classes=CLASSES, rows_per_group=group))
         start += count
-    return files, str(root), write_manifest(files, str(root), written, teacher=TEACHER)
+    return LOCAL, str(root), write_manifest(LOCAL, str(root), written, teacher=TEACHER)
 
 
 def write_unchecked(path, rows, *, group=3, schema=SCHEMA, drop=()):

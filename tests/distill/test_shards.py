@@ -1,14 +1,14 @@
+"""Shards and their manifest: written whole or not at all, read back as they were."""
+
 import hashlib
 import json
 import re
 
-import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 import torch
 
-from raysweep import rng
 from raysweep.config import ConfigError, from_dict, override
 from raysweep.data.decoding import encode_png
 from raysweep.distill.rows import SCHEMA, VERSION_KEY, OpenShard, decode, row_of, verify
@@ -16,28 +16,23 @@ from raysweep.distill.shards import (
     ShardError,
     ShardsConfig,
     ShardWriter,
-    decode_soft,
-    encode_soft,
     read_manifest,
     write_manifest,
     write_shard,
     write_shards,
 )
-from raysweep.distill.soft import pack_soft, quantise_soft, unpack_soft
+from raysweep.distill.soft import quantise_soft
 from tests.distill.pseudo import (
     BAD_ROWS,
     CLASSES,
+    LOCAL,
     TEACHER,
     jpeg,
     pixels,
     probabilities,
     row,
     shards,
-    write_unchecked,
 )
-from tests.reference import distill as reference
-
-LOCAL = pafs.LocalFileSystem()
 
 
 def all_rows(path, files=LOCAL):
@@ -45,88 +40,6 @@ def all_rows(path, files=LOCAL):
     tables = [(shard.read(group), count) for group, count in enumerate(shard.group_rows)]
     shard.close()
     return [row_of(table, at) for table, count in tables for at in range(count)]
-
-
-def draw(classes, *, batch=2, height=3, width=4, seed=0):
-    generator = rng.generator(seed, "probabilities", classes)
-    logits = 3 * torch.randn(batch, classes, height, width, generator=generator)
-    return logits.double().softmax(1)
-
-
-# soft labels
-
-
-@pytest.mark.parametrize("classes", [1, 2, 5, 34])
-@pytest.mark.parametrize("top", [1, 2, 3, 5, 40])
-@pytest.mark.parametrize("size", [(1, 1), (3, 4), (5, 2)])
-def test_quantisation_is_the_largest_remainder(classes, top, size):
-    exact = draw(classes, height=size[0], width=size[1])
-    planes = quantise_soft(exact, top=top)
-    assert planes.shape == (2, 2, min(top, classes), *size)
-    assert (planes[:, 1].sum(1, dtype=torch.int64) == 255).all()
-    for image, plane in zip(exact, planes, strict=True):
-        for y in range(size[0]):
-            for x in range(size[1]):
-                expected = reference.quantised(image[:, y, x].tolist(), top)
-                names, shares = plane[:, :, y, x].tolist()
-                assert dict(zip(names, shares, strict=True)) == expected
-                assert names == list(expected)
-
-
-@pytest.mark.parametrize("classes", [1, 2, 5, 34])
-@pytest.mark.parametrize("top", [1, 2, 4, 34])
-def test_round_trip_stays_within_the_bound(classes, top):
-    for exact in draw(classes, batch=3, height=7, width=6, seed=1):
-        data = encode_soft(exact, top=top)
-        back = decode_soft(data, num_classes=classes)
-        assert back.shape == exact.shape
-        torch.testing.assert_close(back.sum(0), torch.ones(7, 6))
-        discarded = exact.sort(0, descending=True).values[top:].sum(0)
-        assert ((back - exact).abs() <= 1 / 255 + discarded + 1e-6).all()
-        best = exact.argmax(0, keepdim=True)
-        assert torch.equal(unpack_soft(data)[0, :1].long(), best)
-        assert torch.equal(back.gather(0, best), back.amax(0, keepdim=True))
-        if top >= classes:
-            assert ((back - exact).abs() < 1 / 255 + 1e-6).all()
-
-
-def test_equal_probabilities_keep_the_order_of_classes():
-    planes = quantise_soft(torch.full((1, 4, 1, 1), 0.25), top=4)[0, :, :, 0, 0]
-    assert planes.tolist() == [[0, 1, 2, 3], [64, 64, 64, 63]]
-
-
-def test_packing_is_lossless_and_small():
-    planes = quantise_soft(draw(5, batch=1, height=64, width=64) * 0 + 0.2, top=2)[0]
-    assert torch.equal(unpack_soft(pack_soft(planes)), planes)
-    assert len(pack_soft(planes)) < planes.numel() / 20
-
-
-@pytest.mark.parametrize(
-    ("values", "top"),
-    [
-        (torch.randn(3, 2, 2), 2),  # logits
-        (torch.full((3, 2, 2), 0.5), 2),
-        (torch.full((3, 2, 2), float("nan")), 2),
-        (torch.full((4, 2, 2), 0.25), 0),
-        (torch.full((257, 1, 1), 1 / 257), 1),
-    ],
-)
-def test_refuses_what_is_no_probability(values, top):
-    with pytest.raises(ValueError, match=r"softmax\(logits, dim=1\)|at least 1 is kept"):
-        encode_soft(values, top=top)
-
-
-def test_refuses_damaged_soft_labels():
-    good = encode_soft(draw(5)[0], top=3)
-    wrong = pack_soft(torch.zeros(2, 3, 3, 4, dtype=torch.uint8))
-    for data in (b"", good[:5], good[:-3], good[:12], good[:12] + b"x" * 30, b"\xff" * 40, wrong):
-        with pytest.raises(ValueError, match="damaged soft labels"):
-            unpack_soft(data)
-    with pytest.raises(ValueError, match="known are 0 to 1"):
-        decode_soft(encode_soft(torch.eye(3)[:, 2, None, None], top=1), num_classes=2)
-
-
-# writing
 
 
 def test_rows_come_back_as_they_were(tmp_path):
@@ -194,9 +107,6 @@ def test_a_file_appears_when_it_is_whole(tmp_path):
         write_shard(LOCAL, str(path), breaking(), num_classes=CLASSES)
     assert len(all_rows(path)) == 5
     assert [found.name for found in tmp_path.iterdir()] == ["a.parquet"]
-
-
-# manifest
 
 
 SMALL = ShardsConfig(rows_per_group=64, rows_per_file=70)
@@ -322,74 +232,3 @@ def test_refuses_a_manifest_that_is_none(tmp_path, text):
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(ShardError, match=r"manifest.json: .*label again"):
         read_manifest(LOCAL, str(tmp_path))
-
-
-# damaged files
-
-
-def refusal(path):
-    with pytest.raises(ShardError) as caught:
-        verify(LOCAL, str(path), num_classes=CLASSES)
-    return str(caught.value)
-
-
-@pytest.mark.parametrize("what", BAD_ROWS)
-def test_names_the_bad_row(tmp_path, what):
-    changes, message = BAD_ROWS[what]
-    rows = [row(i) for i in range(9)]
-    rows[7] = row(7, **changes)
-    write_unchecked(tmp_path / "a.parquet", rows, group=3)
-    found = refusal(tmp_path / "a.parquet")
-    assert found.startswith(f"{tmp_path}/a.parquet: row group 2, row 1 ('i7'): ")
-    assert message in found
-
-
-def test_names_empty_missing_and_truncated_files(tmp_path):
-    shards(tmp_path, [4])
-    path = tmp_path / "part-000000.parquet"
-    data = path.read_bytes()
-    for damaged in (data[:-9], data[: len(data) // 2], b"x" * 99):
-        path.write_bytes(damaged)
-        assert refusal(path).startswith(f"{path}: damaged Parquet file")
-    path.write_bytes(b"")
-    assert refusal(path).startswith(f"{path}: empty file (0 bytes)")
-    path.unlink()
-    assert refusal(path).startswith(f"{path}: missing")
-
-
-def test_names_the_row_group_of_a_flipped_bit(tmp_path):
-    rows = [row(i) for i in range(9)]
-    write_shard(LOCAL, f"{tmp_path}/a", rows, num_classes=CLASSES, rows_per_group=3)
-    footer = pq.read_metadata(tmp_path / "a")
-    chunk = footer.row_group(1).column(SCHEMA.names.index("image"))
-    data = bytearray((tmp_path / "a").read_bytes())
-    data[chunk.data_page_offset + chunk.total_compressed_size - 20] ^= 1
-    (tmp_path / "a").write_bytes(data)
-    assert refusal(tmp_path / "a").startswith(f"{tmp_path}/a: row group 1: damaged Parquet file")
-
-
-@pytest.mark.parametrize("column", SCHEMA.names)
-def test_names_a_missing_or_foreign_column(tmp_path, column):
-    path = tmp_path / "a.parquet"
-    write_unchecked(path, [row(0)], drop=[column])
-    assert refusal(path).startswith(f"{path}: column {column} is missing, must be ")
-    table = pq.read_table(path).append_column(column, pa.array([True]))
-    pq.write_table(table, path)
-    assert refusal(path).startswith(f"{path}: column {column} is bool, must be ")
-
-
-@pytest.mark.parametrize(("metadata", "version"), [(None, "missing"), ({VERSION_KEY: b"2"}, "2")])
-def test_names_another_schema_version(tmp_path, metadata, version):
-    path = tmp_path / "a.parquet"
-    write_unchecked(path, [row(0)], schema=SCHEMA.with_metadata(metadata))
-    assert refusal(path) == f"{path}: schema version {version}, known is 1; label again"
-
-
-def test_size_and_rows_must_be_those_of_the_manifest(tmp_path):
-    _, root, manifest = shards(tmp_path, [4])
-    path, entry = f"{root}/part-000000.parquet", manifest.files[0]
-    OpenShard(LOCAL, path, size=entry.bytes, rows=entry.rows).close()
-    with pytest.raises(ShardError, match=f"the manifest says {entry.bytes + 1}: truncated"):
-        OpenShard(LOCAL, path, size=entry.bytes + 1)
-    with pytest.raises(ShardError, match="4 rows, the manifest says 5"):
-        OpenShard(LOCAL, path, rows=5)

@@ -1,193 +1,29 @@
+"""A student's loss, update, resumed training and predictions."""
+
 import pytest
 import torch
 from torch import nn
 
-from raysweep import collective, rng
-from raysweep.config import ConfigError, from_dict, override, to_dict
+from raysweep import rng
+from raysweep.config import override
 from raysweep.data.augment import normalise
-from raysweep.data.joint import JointConfig, draw_joint, joint, move_images
 from raysweep.distill import targets
 from raysweep.distill.soft import quantise_soft
-from raysweep.distill.student import Student
-from raysweep.distill.student_config import (
-    StudentConfig,
-    build_student,
-    candidate_steps,
-    total_steps,
+from raysweep.distill.student_config import build_student
+from raysweep.nets.deeplab import seed_dropout
+from tests.distill.student_cases import (
+    BASE,
+    CLASSES,
+    MOVED,
+    SOFT,
+    UNET,
+    advance,
+    batch_of,
+    student_of,
+    trace,
 )
-from raysweep.nets.deeplab import ThinConfig, seed_dropout
-from raysweep.nets.unet import UnetConfig
 from tests.reference import distill as reference
-
-CLASSES = 3
-BASE = StudentConfig(
-    network="deeplab_thin",
-    thin=ThinConfig(trunk_width=4, head_width=6, rates=(1, 2)),
-    unet=UnetConfig(widths=(3, 4, 5)),
-    resolution=16,
-    batch=4,
-    lr=0.01,
-)
-UNET = {"network": "unet"}
-MOVED = {"augment": to_dict(JointConfig())}
-SOFT = {"loss": "soft"}
-
-
-def batch_of(step=0, *, count=4, height=20, width=24):
-    """A dark and a bright class on a background, in noise, with soft labels."""
-    generator = rng.generator(0, "batch", step)
-    corners = torch.randint(0, 8, (count, 2), generator=generator).tolist()
-    mask = torch.zeros(count, height, width, dtype=torch.uint8)
-    for one, (y, x) in zip(mask, corners, strict=True):
-        one[y : y + 9, x : x + 8] = 1
-        one[y : y + 9, x + 8 : x + 16] = 2
-    palette = torch.tensor([[120, 120, 120], [40, 60, 30], [210, 200, 220]])
-    noise = torch.randint(-20, 21, (count, height, width, 3), generator=generator)
-    image = (palette[mask.long()] + noise).permute(0, 3, 1, 2).byte().contiguous()
-    logits = 5 * nn.functional.one_hot(mask.long(), CLASSES).permute(0, 3, 1, 2).float()
-    logits = logits + torch.randn(logits.shape, generator=generator)
-    return {"image": image, "mask": mask, "soft": quantise_soft(logits.softmax(1), top=2)}
-
-
-def student_of(config, **options):
-    return Student(config, **({"num_classes": CLASSES, "device": "cpu"} | options))
-
-
-def advance(learner, steps):
-    return [learner.step(batch_of(learner.steps_taken)) for _ in range(steps)]
-
-
-def trace(config, steps=3, **options):
-    return [float(scalars["loss"]) for scalars in advance(student_of(config, **options), steps)]
-
-
-def assert_same(a, b):
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b)
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for name in a:
-            assert_same(a[name], b[name])
-    elif isinstance(a, list | tuple):
-        for x, y in zip(a, b, strict=True):
-            assert_same(x, y)
-    else:
-        assert a == b
-
-
-# settings
-
-CHANGES = {
-    "network": "unet",
-    "thin.trunk_width": 5,
-    "thin.head_width": 7,
-    "thin.rates": [1, 1],
-    "thin.output_stride": 4,
-    "resolution": 24,
-    "lr": 2e-3,
-    "beta1": 0.5,
-    "weight_decay": 0.1,
-    "loss": "soft",
-    "clip_value": 1e-3,
-    "augment": to_dict(JointConfig()),
-    "precision": "bf16",
-    "seed": 1,
-}
-ELSEWHERE = {
-    "unet",
-    "batch",
-    "epochs",
-    "steps",
-    "plateau_patience",
-    "plateau_floor",
-    "checkpoints",  # below
-    "shuffle_buffer",  # tests/orchestration/test_distilling.py
-}
-
-
-def test_every_setting_matters():
-    base = trace(BASE)
-    assert base == trace(BASE)
-    assert {name.split(".")[0] for name in CHANGES} | ELSEWHERE == set(StudentConfig.model_fields)
-    assert {n.partition(".")[2] for n in CHANGES if "thin." in n} == set(ThinConfig.model_fields)
-    for name, value in CHANGES.items():
-        assert trace(override(BASE, {name: value})) != base, name
-
-
-def test_candidates_are_evenly_spaced_and_end_with_the_training():
-    config = override(BASE, {"epochs": 5, "checkpoints": 3})  # 5 epochs of 2 batches of 4
-    assert candidate_steps(config, rows=9) == (3, 6, 10)
-    assert candidate_steps(override(config, {"checkpoints": 1}), rows=9) == (10,)
-    assert candidate_steps(override(config, {"checkpoints": 99}), rows=9) == tuple(range(1, 11))
-
-
-def test_widths_of_the_unet_matter():
-    unet = override(BASE, UNET)
-    assert trace(override(unet, {"unet.widths": [3, 4, 6]})) != trace(unet)
-    assert trace(override(unet, {"thin.trunk_width": 9})) == trace(unet)
-
-
-def test_augmentation_settings_matter():
-    base = override(BASE, MOVED)
-    for name, value in {
-        "crop_scale": [0.2, 0.5],
-        "ratio": [0.5, 0.6],
-        "crop_p": 0.0,
-        "jitter": [0.0, 0.0, 0.0, 0.5],
-        "jitter_p": 0.0,
-        "flip_p": 1.0,
-    }.items():
-        assert trace(override(base, {f"augment.{name}": value}), 2) != trace(base, 2), name
-
-
-def test_length_is_steps_or_whole_epochs():
-    assert total_steps(BASE, rows=39) == 2 * 9
-    assert total_steps(override(BASE, {"epochs": 3}), rows=39) == 27
-    assert total_steps(override(BASE, {"batch": 5}), rows=39) == 14
-    assert total_steps(override(BASE, {"epochs": None, "steps": 11}), rows=39) == 11
-    with pytest.raises(ConfigError, match="batch = 4: the shards hold 3 images"):
-        total_steps(BASE, rows=3)
-
-
-def test_defaults_are_the_papers():
-    config = StudentConfig()
-    assert (config.network, config.resolution, config.batch) == ("deeplab_resnet101", 512, 8)
-    assert (config.lr, config.epochs, config.loss) == (0.001, 2, "hard")
-    (group,) = student_of(BASE).optimizer.param_groups
-    assert type(student_of(BASE).optimizer) is torch.optim.Adam
-    assert (group["betas"], group["eps"], group["weight_decay"]) == ((0.9, 0.999), 1e-8, 0.0)
-    assert config.unet.widths == (64, 128, 256, 512, 512)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"steps": 5}, "epochs = 2, steps = 5: one of the two"),
-        ({"epochs": None}, "epochs = None, steps = None: one of the two"),
-        ({"resolution": 7}, "resolution = 7: deeplab_thin of these sizes needs 8 px"),
-        ({"network": "unet", "resolution": 3}, "resolution = 3: unet of these sizes needs 4 px"),
-        ({"batch": 1}, "batch = 1: deeplab_thin trains on two or more"),
-        ({"lr": 0.0}, "lr"),
-        ({"clip_value": 0.0}, "clip_value"),
-        ({"loss": "both"}, "loss"),
-        ({"network": "deeplab"}, "network"),
-    ],
-)
-def test_refuses_settings(change, message):
-    with pytest.raises((ConfigError, ValueError), match=message):
-        override(BASE, change)
-
-
-@pytest.mark.parametrize("network", ["deeplab_resnet101", "deeplab_resnet50"])
-def test_large_networks_are_those_asked_for(network):
-    with torch.device("meta"):
-        net = build_student(StudentConfig(network=network), CLASSES)
-    blocks = 23 if network == "deeplab_resnet101" else 6
-    assert len(net.blocks()["layer3"]) == blocks
-    assert net.classes.out_channels == CLASSES
-
-
-# loss and update
+from tests.same import assert_same
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 1, 1), (2, 3, 4, 5), (3, 7, 2, 3)])
@@ -280,9 +116,6 @@ def test_every_parameter_moves(change):
     assert learner.steps_taken == 1
 
 
-# resuming, seeds, workers
-
-
 @pytest.mark.parametrize(
     "change",
     [{}, UNET, SOFT | MOVED, {"precision": "bf16"}, {"plateau_patience": 1, "clip_value": 0.01}],
@@ -330,96 +163,6 @@ def test_wrap_receives_the_network_and_is_trained_through():
     assert len(calls) == 3
 
 
-def as_worker(monkeypatch, rank, workers):
-    monkeypatch.setattr(collective, "rank", lambda: rank)
-    monkeypatch.setattr(collective, "size", lambda: workers)
-
-
-def test_workers_see_the_images_that_one_worker_sees(monkeypatch):
-    config, batch, seen = override(BASE, MOVED | SOFT), batch_of(), {}
-    for workers in (1, 2):
-        parts = []
-        for rank in range(workers):
-            as_worker(monkeypatch, rank, workers)
-            learner, own = student_of(config, flip_pairs=[(1, 2)]), 4 // workers
-            part = {k: v[rank * own : (rank + 1) * own] for k, v in batch.items()}
-            images, labels = learner._prepare(part)
-            parts.append((images, *labels))
-            learner.step(part)
-            dropout = learner.network.classifier[0].project[3]
-            assert dropout.aim == (config.seed, 0, rank * own)
-        seen[workers] = [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
-    # float sums may be grouped otherwise in smaller batches
-    torch.testing.assert_close(seen[1], seen[2])
-
-
-# augmentation
-
-
-@pytest.mark.parametrize("size", [(20, 24), (16, 16), (9, 13)])
-@pytest.mark.parametrize("px", [8, 16, 21])
-def test_augmentation_is_that_of_projectors(size, px):
-    batch, pairs = batch_of(height=size[0], width=size[1]), [(1, 2)]
-    config = JointConfig()
-    images, masks = joint(
-        batch["image"],
-        batch["mask"],
-        px=px,
-        config=config,
-        generator=rng.generator(3, "augment"),
-        flip_pairs=pairs,
-    )
-    draw = draw_joint(
-        4, height=size[0], width=size[1], config=config, generator=rng.generator(3, "augment")
-    )
-    labels = targets.apply_targets(batch["mask"], batch["soft"], draw, px=px, flip_pairs=pairs)
-    assert torch.equal(move_images(batch["image"], draw, px=px), images)
-    assert torch.equal(labels.mask, masks)
-    # soft labels move as masks do, each class by itself
-    for at in range(2):
-        moved = joint(
-            batch["image"],
-            batch["soft"][:, 0, at],
-            px=px,
-            config=config,
-            generator=rng.generator(3, "augment"),
-            flip_pairs=pairs,
-        )[1]
-        assert torch.equal(labels.classes[:, at], moved)
-    torch.testing.assert_close(labels.probabilities.sum(1), torch.ones(4, px, px))
-
-
-def test_flip_pairs_matter_only_where_images_flip():
-    always, never = (
-        override(BASE, MOVED | {"augment": to_dict(JointConfig(flip_p=p))}) for p in (1.0, 0.0)
-    )
-    assert trace(always, flip_pairs=[(1, 2)]) != trace(always)
-    assert trace(never, flip_pairs=[(1, 2)]) == trace(never)
-    soft = override(always, SOFT)
-    assert trace(soft, flip_pairs=[(1, 2)]) != trace(soft)
-
-
-def test_without_augmentation_images_are_only_resized():
-    learner, batch = student_of(BASE), batch_of(height=16, width=16)
-    images, labels = learner._prepare(batch)
-    torch.testing.assert_close(images, normalise(batch["image"]), atol=1e-5, rtol=1e-5)
-    assert torch.equal(labels.mask, batch["mask"].long())
-
-
-def test_refuses_batches():
-    learner, batch = student_of(BASE), batch_of()
-    with pytest.raises(ValueError, match="expected batch = 4 images in all"):
-        learner.step(batch_of(count=3))
-    with pytest.raises(ValueError, match="masks of their size"):
-        learner.step(batch | {"mask": batch["mask"][:, 1:]})
-    with pytest.raises(ValueError, match="the batch has no soft labels"):
-        student_of(override(BASE, SOFT)).step({k: batch[k] for k in ("image", "mask")})
-    assert learner.steps_taken == 0
-
-
-# prediction
-
-
 @pytest.mark.parametrize(
     "change", [UNET | {"resolution": 24}, {"resolution": 48}, UNET | SOFT | {"resolution": 24}]
 )
@@ -446,8 +189,3 @@ def test_prediction_is_the_networks_at_the_size_of_the_image():
         scores = learner.network.eval()(normalise(images))
     assert torch.equal(labels, scores.argmax(1).byte())
     assert learner.predict(images[:0]).shape == (0, 16, 16)
-
-
-def test_config_survives_json():
-    config = override(BASE, MOVED | UNET)
-    assert from_dict(StudentConfig, to_dict(config)) == config

@@ -1,92 +1,33 @@
-import math
-from collections import Counter
+"""The fit of a projector: settings, update, learning rate, resumed training."""
 
-import numpy as np
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from raysweep import rng
 from raysweep.config import override
-from raysweep.data.augment import MEAN, STD, normalise
+from raysweep.data.augment import normalise
 from raysweep.data.joint import JointConfig
-from raysweep.features.representation import RawColour, TrunkFeatures
-from raysweep.fewshot import inputs
-from raysweep.fewshot.inputs import clean_masks
-from raysweep.fewshot.projector import (
-    PREDICT_BATCH,
-    FitConfig,
-    ProjectorFit,
-    candidate_steps,
-    fit_batch,
-    learning_rate,
-    predict,
-)
+from raysweep.features.representation import RawColour
+from raysweep.fewshot.projector import FitConfig, candidate_steps, fit_batch, learning_rate, predict
 from raysweep.nets.projectors import ProjectorConfig, build_projector
-from raysweep.nets.resnet import TrunkConfig, build_trunk
-from tests.reference.projectors import enlarged
-from tests.reference.resizing import antialiased
-
-CLASSES = 3
-BASE = FitConfig(
-    projector=ProjectorConfig(widths=(8, 6)), resolution=16, steps=12, batch=2, checkpoints=4
+from tests.fewshot.projector_cases import (
+    BASE,
+    CLASSES,
+    advance,
+    blobs,
+    learner_of,
+    photos,
+    thin_features,
+    trace,
 )
-
-
-def photos(count=4, height=20, width=24, seed=0):
-    generator = rng.generator(seed, "photos")
-    return torch.randint(0, 256, (count, 3, height, width), generator=generator).byte()
-
-
-def blobs(count=4, height=20, width=24, seed=0):
-    """Masks of mostly background with a large and a tiny class."""
-    masks = torch.zeros(count, height, width, dtype=torch.uint8)
-    corners = torch.randint(0, 8, (count, 2), generator=rng.generator(seed, "blobs")).tolist()
-    for mask, (y, x) in zip(masks, corners, strict=True):
-        mask[y : y + 11, x : x + 9] = 1
-        mask[y : y + 5, x + 11 : x + 16] = 2  # 25 px
-    return masks
-
-
-def thin_features():
-    with rng.seeded(0, "trunk"):
-        return TrunkFeatures(build_trunk(TrunkConfig(width=4)))
-
-
-def learner_of(config, *, representation=None, **options):
-    representation = representation or thin_features()
-    options = {"num_classes": CLASSES, "device": "cpu"} | options
-    return ProjectorFit(config, representation=representation, **options)
-
-
-def advance(learner, steps):
-    images, masks = photos(), blobs()
-    logged = []
-    for _ in range(steps):
-        batch = fit_batch(images, masks, step=learner.steps_taken, config=learner.config)
-        logged.append(learner.step(batch))
-    return logged
-
-
-def trace(config, steps=3, **options):
-    return [float(scalars["loss"]) for scalars in advance(learner_of(config, **options), steps)]
-
-
-def assert_same(a, b):
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b)
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for name in a:
-            assert_same(a[name], b[name])
-    elif isinstance(a, list):
-        for x, y in zip(a, b, strict=True):
-            assert_same(x, y)
-    else:
-        assert a == b
-
+from tests.same import assert_same
 
 CONV_B = {"projector.kind": "conv_b", "projector.widths": [4] * 9}
+
+
 CHANGES = {
     "projector.kind": CONV_B,
     "projector.widths": [8, 7],
@@ -297,122 +238,6 @@ def test_candidates_are_evenly_spaced_and_the_last_is_at_the_end(steps, count):
     gaps = [after - before for before, after in zip((0, *found), found, strict=False)]
     assert min(gaps) >= 1
     assert max(gaps) - min(gaps) <= 1
-
-
-def cleaned(mask, pixels):
-    """Loop: a label that few pixels of the image carry becomes 0."""
-    area = Counter(label for row in mask for label in row)
-    return [[0 if area[label] < pixels else label for label in row] for row in mask]
-
-
-@pytest.mark.parametrize(("count", "height", "width"), [(1, 1, 1), (3, 4, 7), (2, 12, 12)])
-@pytest.mark.parametrize("classes", [1, 4, 256])
-@pytest.mark.parametrize("pixels", [0, 1, 2, 5, 30])
-def test_clean_masks_equals_the_loops(count, height, width, classes, pixels):
-    generator = rng.generator(0, "masks")
-    masks = torch.randint(0, classes, (count, height, width), generator=generator).byte()
-    before = masks.clone()
-    found = clean_masks(masks, pixels)
-    assert found.dtype == torch.uint8
-    assert found.tolist() == [cleaned(mask, pixels) for mask in masks.tolist()]
-    assert torch.equal(masks, before)
-
-
-def test_clean_masks_counts_each_image_alone_and_keeps_the_limit_itself():
-    masks = torch.zeros(2, 5, 8, dtype=torch.uint8)
-    masks[0].view(-1)[:30] = 3
-    masks[1].view(-1)[:29] = 3
-    found = clean_masks(masks, 30)
-    assert torch.equal(found[0], masks[0])
-    assert found[1].eq(0).all()
-    assert clean_masks(masks[:0], 30).shape == (0, 5, 8)
-
-
-def drawn(config, steps, count):
-    """Which images each step takes, read off their first pixel."""
-    images = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).repeat(1, 3, 2, 2)
-    taken = []
-    for step in range(steps):
-        batch = fit_batch(images, images[:, 0] + 100, step=step, config=config)
-        assert torch.equal(batch["mask"], batch["input"][:, 0] + 100)
-        taken.append(batch["input"][:, 0, 0, 0].tolist())
-    return taken
-
-
-def test_without_shuffling_images_come_in_order_and_start_again():
-    config = override(BASE, {"shuffle": False})
-    assert drawn(config, 4, count=5) == [[0, 1], [2, 3], [4, 0], [1, 2]]
-    assert drawn(config, 2, count=1) == [[0, 0], [0, 0]]
-    assert drawn(override(config, {"seed": 1}), 4, count=5) == drawn(config, 4, count=5)
-
-
-@pytest.mark.parametrize("batch", [1, 2, 3, 7])
-def test_shuffling_takes_every_image_once_per_epoch(batch):
-    config = override(BASE, {"batch": batch})
-    flat = [at for part in drawn(config, 6 * 10 // batch, count=6) for at in part]
-    epochs = [flat[start : start + 6] for start in range(0, len(flat) - 5, 6)]
-    assert len(epochs) >= 9
-    assert all(sorted(epoch) == list(range(6)) for epoch in epochs)
-    assert len({tuple(epoch) for epoch in epochs}) > 1
-    assert drawn(override(config, {"seed": 1}), 10, count=6) != drawn(config, 10, count=6)
-
-
-def fitted(config, features):
-    learner = learner_of(config, representation=features)
-    advance(learner, 3)
-    return learner.projector.eval()
-
-
-@pytest.mark.parametrize("out_px", [16, 1, 23, (11, 40), (40, 16)])
-@pytest.mark.parametrize("size", [(16, 16), (20, 24), (9, 33)])
-def test_predictions_have_the_size_asked_for(size, out_px):
-    features = RawColour()
-    labels = predict(
-        features, fitted(BASE, features), photos(3, *size), resolution=16, out_px=out_px
-    )
-    expected = out_px if isinstance(out_px, tuple) else (out_px, out_px)
-    assert labels.shape == (3, *expected)
-    assert labels.dtype == torch.uint8
-    assert labels.max() < CLASSES
-
-
-def test_images_at_the_resolution_are_not_resized(monkeypatch):
-    def refuse(*_):
-        raise AssertionError("resized")
-
-    features, images = RawColour(), photos(2, 16, 16)
-    net = fitted(BASE, features)
-    monkeypatch.setattr(inputs, "_squeeze", refuse)
-    labels = predict(features, net, images, resolution=16, out_px=16)
-    scores = net(features(normalise(images)), 16)
-    assert torch.equal(labels, scores.argmax(1).byte())
-    for other in (photos(1, 16, 17), photos(1, 17, 16)):
-        with pytest.raises(AssertionError, match="resized"):
-            predict(features, net, other, resolution=16, out_px=16)
-
-
-@pytest.mark.parametrize(("size", "out_px"), [((20, 24), (20, 24)), ((10, 9), 7), ((33, 16), 16)])
-@pytest.mark.parametrize("features", [RawColour(), thin_features()])
-def test_prediction_equals_the_loops(features, size, out_px):
-    net, images = fitted(BASE, features), photos(2, *size)
-    found = predict(features, net, images, resolution=16, out_px=out_px)
-    height, width = found.shape[1:]
-    for image, labels in zip(images, found.tolist(), strict=True):
-        small = np.rint(antialiased(image.permute(1, 2, 0).numpy(), 16)) / 255
-        x = torch.tensor(((small - MEAN) / STD).transpose(2, 0, 1)[None], dtype=torch.float32)
-        scores = [enlarged(plane.tolist(), height, width) for plane in net(features(x), 16)[0]]
-        for y in range(height):
-            for x_at in range(width):
-                pixel = [plane[y][x_at] for plane in scores]
-                assert pixel[labels[y][x_at]] == pytest.approx(max(pixel), abs=1e-4)
-
-
-def test_more_images_than_a_batch_are_each_predicted_alone():
-    features, images = RawColour(), photos(PREDICT_BATCH + 1, 16, 16)
-    net = fitted(BASE, features)
-    together = predict(features, net, images, resolution=16, out_px=8)
-    alone = [predict(features, net, one[None], resolution=16, out_px=8) for one in images]
-    assert torch.equal(together, torch.cat(alone))
 
 
 @pytest.mark.gpu

@@ -24,9 +24,9 @@ from raysweep.orchestration.mlflow_client import tracked_by_default
 from raysweep.orchestration.models import load_student
 from raysweep.orchestration.pipeline import compute
 from raysweep.orchestration.prediction import find_model
+from raysweep.orchestration.slots import device_here
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.tune import device_here
 from raysweep.orchestration.worker import Run
 from raysweep.presets import smoke
 

@@ -17,7 +17,8 @@ from raysweep.presets import smoke
 
 ROOT = Path(__file__).parents[2]
 SHARED = {"--preset", "--data", "--storage", "--workers", "--address", "--set", "--dry-run"}
-SWEEP = SHARED | {"--search", "--num-samples", "--repeats", "--prices", "--labels-from", "--gpus"}
+SEARCH = {"--search", "--num-samples", "--repeats"}
+SWEEP = SHARED | SEARCH | {"--prices", "--labels-from", "--gpus", "--gpus-per-trial"}
 
 
 def options_of(parser):
@@ -30,13 +31,9 @@ def test_flags_are_frozen():
 
 
 @pytest.mark.parametrize("job", sorted(path.stem for path in (ROOT / "jobs").glob("*.py")))
-def test_help_shows_a_runnable_example(job):
-    done = subprocess.run(
-        [sys.executable, ROOT / "jobs" / f"{job}.py", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+def test_help_shows_a_runnable_example(job, script):
+    done = script(job, "--help")
+    assert done.returncode == 0
     assert f"python jobs/{job}.py" in done.stdout
     assert done.stderr == ""
 

@@ -1,6 +1,4 @@
 import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -66,9 +64,8 @@ def test_keeps_its_hands_off_a_directory_in_use(tmp_path, run, layout):
     assert [path.name for path in target.iterdir()] == ["precious"]
 
 
-def test_the_process_ends_with_code_2_and_one_message(tmp_path):
-    command = [sys.executable, str(JOB), "images", str(tmp_path), str(tmp_path / "shards")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def test_the_job_ends_with_code_2_and_one_message(tmp_path, script):
+    done = script("import_data", "images", tmp_path, tmp_path / "shards")
     assert done.returncode == 2
     assert done.stderr.strip().startswith(f"error: {tmp_path} holds no image")
     assert len(done.stderr.strip().splitlines()) == 1

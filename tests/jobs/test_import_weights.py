@@ -1,7 +1,5 @@
 import importlib.util
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -49,15 +47,10 @@ def test_licence_is_unknown_unless_told(job, checkpoint, tmp_path):
     assert read_imported(tmp_path / "weights").licence == "unknown"
 
 
-def test_bad_input_ends_with_code_2_and_one_message(tmp_path):
+def test_bad_input_ends_with_code_2_and_one_message(tmp_path, script):
     path = tmp_path / "attack.pkl"
     path.write_bytes(b"\x80\x04cos\nsystem\n\x8c\x04exit\x85R.")
-    done = subprocess.run(
-        [sys.executable, str(JOB), str(path), str(tmp_path / "weights")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = script("import_weights", path, tmp_path / "weights")
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith(f"error: {path}: names os.system")

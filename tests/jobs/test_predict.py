@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -19,8 +15,6 @@ from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
 from raysweep.orchestration.worker import Run
 from raysweep.presets import smoke
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -89,20 +83,8 @@ def test_unknown_models_and_folders_are_refused(storage, tmp_path):
         predict_folder(chosen, images=tmp_path, out=tmp_path)
 
 
-def test_the_job_prints_where_the_masks_are(storage, photos, tmp_path):
-    job = ROOT / "jobs" / "predict.py"
-    flags = [
-        "--model",
-        "best",
-        "--images",
-        photos,
-        "--out",
-        tmp_path / "o",
-        "--storage",
-        storage.uri,
-    ]
-    done = subprocess.run(
-        [sys.executable, job, *flags], capture_output=True, text=True, check=False
-    )
+def test_the_job_prints_where_the_masks_are(storage, photos, tmp_path, script):
+    flags = ["--model", "best", "--images", photos, "--out", tmp_path / "o"]
+    done = script("predict", *flags, "--storage", storage.uri)
     assert (done.returncode, done.stderr) == (0, "")
     assert "3 images" in done.stdout

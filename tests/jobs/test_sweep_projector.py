@@ -14,12 +14,13 @@ import mlflow
 import pytest
 
 ROOT = Path(__file__).parents[2]
+JOB = "sweep_projector"
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 
 def command(storage, *more):
-    job = ROOT / "jobs" / "sweep_projector.py"
+    job = ROOT / "jobs" / f"{JOB}.py"
     return [sys.executable, str(job), "--preset", "smoke", "--storage", str(storage), *more]
 
 
@@ -31,6 +32,14 @@ def run(storage, *more):
     return subprocess.run(
         command(storage, *more), capture_output=True, text=True, env=environment(), check=False
     )
+
+
+@pytest.fixture
+def run_here(script, monkeypatch):
+    """For commands that start no Ray."""
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr("ray.init", lambda **_: pytest.fail("Ray was started"))
+    return lambda storage, *more: script(JOB, "--preset", "smoke", "--storage", storage, *more)
 
 
 def statuses(storage):
@@ -76,7 +85,7 @@ def test_representations_and_searches_in_a_generator_are_shared(grid):
     assert count == {"pretrain": 6, "project": 6, "label": 4, "distill": 4}
 
 
-def test_a_killed_search_is_taken_up_and_ends_with_its_best_configurations(grid):
+def test_a_killed_search_is_taken_up_and_ends_with_its_best_configurations(grid, run_here):
     storage, _ = grid
     flags = ["--search", "optuna", "--num-samples", "5"]
     process = subprocess.Popen(
@@ -93,13 +102,13 @@ def test_a_killed_search_is_taken_up_and_ends_with_its_best_configurations(grid)
     assert re.search(r"(cnn|mlp|conv_b) \d+", table)
     assert "random weights + MLP" in table
     assert statuses(storage) == {"FINISHED"}
-    third = run(storage, *flags)
+    third = run_here(storage, *flags)
     assert "trials to run" not in third.stdout
     assert third.stdout.split("mIoU on")[1] == again.stdout.split("mIoU on")[1]
 
 
-def test_a_search_needs_a_validation_split(grid):
+def test_a_search_needs_a_validation_split(grid, run_here):
     storage, _ = grid
-    done = run(storage, "--search", "optuna", "--set", "evaluate.protocol=five_folds")
+    done = run_here(storage, "--search", "optuna", "--set", "evaluate.protocol=five_folds")
     assert done.returncode == 2
     assert "evaluate.protocol=held_out" in done.stderr

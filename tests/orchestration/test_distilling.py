@@ -22,9 +22,9 @@ from raysweep.orchestration.distilling import open_shards
 from raysweep.orchestration.models import candidates_of, load_model, load_student
 from raysweep.orchestration.pipeline import compute
 from raysweep.orchestration.prediction import find_model, find_teacher, predict_folder
+from raysweep.orchestration.slots import device_here
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.tune import device_here
 from raysweep.orchestration.worker import Run
 from raysweep.presets import PRESETS, smoke
 
@@ -239,7 +239,7 @@ SCRIPT = """
     from raysweep.orchestration.stages import StageStore
     from raysweep.orchestration.storage import Storage
     from raysweep.orchestration.datasets import opened
-    from raysweep.orchestration.tune import device_here
+    from raysweep.orchestration.slots import device_here
     from raysweep.orchestration.worker import Run
     from raysweep.experiment import Experiment
 
@@ -256,7 +256,7 @@ SCRIPT = """
 """
 
 
-def start(storage, experiment, stage="", step=0):
+def killed(storage, experiment, stage, step):
     return subprocess.run(
         [
             sys.executable,
@@ -278,16 +278,16 @@ def test_killed_while_labelling_and_while_distilling_it_ends_with_the_same_stude
     distilled, run_with, tmp_path
 ):
     chain, _ = distilled
-    assert start(tmp_path, DISTILLED, "label", 32).returncode == -signal.SIGKILL
+    assert killed(tmp_path, DISTILLED, "label", 32).returncode == -signal.SIGKILL
     finished = next(tmp_path.glob("work/label-*/shard-000000.parquet"))
     written = finished.stat().st_mtime_ns
     assert not list(tmp_path.glob("work/label-*/shard-000002.parquet"))
-    assert start(tmp_path, DISTILLED, "distill", 20).returncode == -signal.SIGKILL
+    assert killed(tmp_path, DISTILLED, "distill", 20).returncode == -signal.SIGKILL
     shard = next(tmp_path.glob("stages/label/*/shard-000000.parquet"))
     assert shard.stat().st_mtime_ns == written, "a finished file was made again"
     assert list(tmp_path.glob("work/distill-*/checkpoint.pt"))
-    done = start(tmp_path, DISTILLED)
-    assert done.returncode == 0, done.stderr
+    store = StageStore(Storage(str(tmp_path)))
+    compute(DISTILLED, Run(store, run_with.dataset, device_here(), lambda _: None))
     for stage in (chain.label, chain.distill):
         ours = run_with.store.directory(stage)
         theirs = tmp_path.joinpath(*stage.place)

@@ -15,9 +15,9 @@ from raysweep.orchestration.datasets import opened
 from raysweep.orchestration.exporting import run_export
 from raysweep.orchestration.pipeline import compute
 from raysweep.orchestration.provenance import is_non_commercial, note, origins_of, tags
+from raysweep.orchestration.slots import device_here
 from raysweep.orchestration.stages import Stage, StageStore
 from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.tune import device_here
 from raysweep.orchestration.worker import Run
 from raysweep.presets import smoke
 from tests.data.published_trees import imported, write_celebamask

@@ -8,9 +8,9 @@ from raysweep.config import override
 from raysweep.orchestration.chain import chain_of
 from raysweep.orchestration.datasets import opened
 from raysweep.orchestration.pipeline import compute
+from raysweep.orchestration.slots import device_here
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.tune import device_here
 from raysweep.orchestration.worker import Run
 from raysweep.presets import smoke
 from raysweep.represent.gan_weights import ImportedGan, save_imported

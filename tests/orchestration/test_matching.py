@@ -15,9 +15,9 @@ from raysweep.orchestration.datasets import opened
 from raysweep.orchestration.models import load_fit
 from raysweep.orchestration.pipeline import compute
 from raysweep.orchestration.prediction import find_model, find_teacher
+from raysweep.orchestration.slots import device_here
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.tune import device_here
 from raysweep.orchestration.worker import Run
 from raysweep.presets import matching_smoke
 

@@ -17,10 +17,10 @@ from raysweep.orchestration.annotated import read_lineage
 from raysweep.orchestration.chain import chain_of
 from raysweep.orchestration.datasets import opened
 from raysweep.orchestration.pipeline import compute
+from raysweep.orchestration.slots import device_here
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.standing_in import StandIn, Training
 from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.tune import device_here
 from raysweep.orchestration.worker import Run
 from raysweep.presets import smoke
 

@@ -15,14 +15,14 @@ import mlflow
 import pytest
 
 ROOT = Path(__file__).parents[2]
+JOB = "sweep_resolution"
 FLAGS = ["--preset", "smoke", "--repeats", "2", "--set", "pretrain.steps=60"]
-NAME = "resolution-smoke-face"
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 
 def command(storage, *more):
-    job = ROOT / "jobs" / "sweep_resolution.py"
+    job = ROOT / "jobs" / f"{JOB}.py"
     return [sys.executable, str(job), *FLAGS, "--storage", str(storage), *more]
 
 
@@ -34,6 +34,14 @@ def run(storage, *more):
     return subprocess.run(
         command(storage, *more), capture_output=True, text=True, env=environment(), check=False
     )
+
+
+@pytest.fixture
+def run_here(script, monkeypatch):
+    """For commands that start no Ray."""
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr("ray.init", lambda **_: pytest.fail("Ray was started"))
+    return lambda storage, *more: script(JOB, *FLAGS, "--storage", storage, *more)
 
 
 def sweep_directory(storage):
@@ -72,11 +80,11 @@ def test_shared_stages_are_computed_once(undisturbed):
     assert count == {"pretrain": 5, "fit": 30}
 
 
-def test_second_run_runs_nothing_and_prints_the_same_table(undisturbed):
+def test_second_run_runs_nothing_and_prints_the_same_table(undisturbed, run_here):
     storage, first = undisturbed
     before = (sweep_directory(storage) / "table.csv").read_bytes()
     stages = {path: path.stat().st_mtime_ns for path in storage.glob("stages/*/*")}
-    again = run(storage)
+    again = run_here(storage)
     assert again.returncode == 0
     assert again.stdout.split("mIoU on")[1] == first.stdout.split("mIoU on")[1]
     assert "trials to run" not in again.stdout
@@ -84,12 +92,12 @@ def test_second_run_runs_nothing_and_prints_the_same_table(undisturbed):
     assert {path: path.stat().st_mtime_ns for path in storage.glob("stages/*/*")} == stages
 
 
-def test_dry_run_shows_what_is_done_and_starts_nothing(undisturbed, tmp_path):
+def test_dry_run_shows_what_is_done_and_starts_nothing(undisturbed, run_here, tmp_path):
     storage, _ = undisturbed
-    plan = run(storage, "--dry-run")
+    plan = run_here(storage, "--dry-run")
     assert plan.returncode == 0
     assert plan.stdout.count("done    ") == 30
-    fresh = run(tmp_path / "fresh", "--dry-run")
+    fresh = run_here(tmp_path / "fresh", "--dry-run")
     assert "30 trials on face" in fresh.stdout
     assert not list((tmp_path / "fresh").glob("*")), "a dry run left files behind"
 
@@ -164,7 +172,9 @@ def test_failed_trials_do_not_end_the_sweep(undisturbed, tmp_path):
     assert "pretrain: loss is" in logs[0].read_text()
 
 
-def test_search_tries_as_many_configurations_as_asked_and_is_taken_up_again(undisturbed, tmp_path):
+def test_search_tries_as_many_configurations_as_asked_and_is_taken_up_again(
+    undisturbed, run_here, tmp_path
+):
     storage, _ = undisturbed
     shutil.copytree(storage / "stages", tmp_path / "runs" / "stages")  # known results: quick
     shutil.copytree(storage / "data", tmp_path / "runs" / "data")
@@ -176,7 +186,7 @@ def test_search_tries_as_many_configurations_as_asked_and_is_taken_up_again(undi
     assert first.returncode == 0, first.stdout + first.stderr
     table = first.stdout.split("mIoU on the test split")[1]
     assert table.count("(2)") in range(6 + 1, 6 + 3 + 1), "baselines and up to three configurations"
-    again = run(tmp_path / "runs", *flags)
+    again = run_here(tmp_path / "runs", *flags)
     assert again.returncode == 0
     assert again.stdout.split("mIoU on")[1] == first.stdout.split("mIoU on")[1]
     assert "trials to run" not in again.stdout

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import optuna
 import pytest
-import ray
 
 from raysweep.config import override
 from raysweep.orchestration.search import STUDY, News, Search, worst
@@ -50,7 +49,7 @@ def test_the_best_comes_first_and_what_failed_last(mode, order, tmp_path):
 
 @pytest.mark.ray
 @pytest.mark.timeout(200)
-def test_a_configuration_that_fails_is_reported_and_never_the_best(tmp_path):
+def test_a_configuration_that_fails_is_reported_and_never_the_best(cluster, tmp_path):
     search, finished, failures = search_of("min", tmp_path / "optuna.db"), [], []
     news = News(
         finished=lambda changes, repeat: finished.append(changes["fit.checkpoints"]),
@@ -58,17 +57,7 @@ def test_a_configuration_that_fails_is_reported_and_never_the_best(tmp_path):
             (changes["fit.checkpoints"], message)
         ),
     )
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=200 * 2**20,
-    )
-    try:
-        search.run(storage=Storage(str(tmp_path / "runs")), news=news)
-    finally:
-        ray.shutdown()
+    search.run(storage=Storage(str(tmp_path / "runs")), news=news)
     assert search.tried() == 3
     assert finished, "the first three draws hold both kinds"
     assert {kept for kept, _ in failures} == {100}

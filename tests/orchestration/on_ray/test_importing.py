@@ -3,7 +3,6 @@ import shutil
 
 import numpy as np
 import pytest
-import ray
 from PIL import Image
 
 from raysweep.config import ConfigError
@@ -11,7 +10,6 @@ from raysweep.data import imports
 from raysweep.data.published.common import ImportConfig
 from raysweep.orchestration import importing
 from raysweep.orchestration.importing import run_import
-from raysweep.orchestration.tune import start_ray
 from tests.data.published_trees import files_of, imported, picture, save, stored, write_celebamask
 
 
@@ -21,13 +19,6 @@ def faces(tmp_path):
 
 
 LAGM = ImportConfig(kind="celebamask-hq", partition="lagm")
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    start_ray(None)
-    yield
-    ray.shutdown()
 
 
 def options(*arguments):

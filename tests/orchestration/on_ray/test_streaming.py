@@ -6,7 +6,6 @@ import os
 import signal
 
 import pytest
-import ray
 import torch
 
 from raysweep.config import ConfigError
@@ -20,15 +19,6 @@ from tests.distill.pseudo import row, shards, write_unchecked
 COUNTS = (7, 1, 12, 3, 9, 5)  # 37 rows: 9 batches of 4
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    ray.init(
-        num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20
-    )
-    yield
-    ray.shutdown()
 
 
 def stream_of(shard_set, **options):
