@@ -57,6 +57,9 @@ class Device(NamedTuple):
         return work.gflop / (rate * 1000)
 
 
+LONG_SECONDS = 24 * 3600.0
+"""Of one worker: what takes longer is better done on GPUs, and their hours are shown."""
+
 DEVICES = (
     Device("GTX 1080 Ti", 11, 11.3, 0.0, bf16=False),
     Device("T4", 16, 8.1, 65.0, bf16=False),
@@ -95,10 +98,16 @@ def device_hours(stages: Mapping[Stage, list[Trial]], times: Clock) -> dict[Devi
     """
     hours = dict.fromkeys(DEVICES, 0.0)
     for stage, (trial, *_) in stages.items():
-        work, precision = times.work(trial, stage), precision_of(trial.experiment, stage.name)
-        for device in DEVICES:
-            hours[device] += device.seconds(work, precision) / 3600
+        work = times.work(trial, stage)
+        for device, more in hours_of(work, trial.experiment, stage.name).items():
+            hours[device] += more
     return hours
+
+
+def hours_of(work: Work, experiment: Experiment, stage: str) -> dict[Device, float]:
+    """Return the hours that one GPU of each type takes for the work of a kind of stage."""
+    precision = precision_of(experiment, stage)
+    return {device: device.seconds(work, precision) / 3600 for device in DEVICES}
 
 
 def gpu_gib(experiment: Experiment) -> dict[str, float]:
@@ -153,8 +162,11 @@ def print_devices(
 ) -> None:
     """Print hours and memory by type of GPU of what is left of a plan."""
     left = {s: trials for s, trials in plan.stages().items() if not store.done(s)}
-    hours = device_hours(left, Clock(plan.trials, store, counts))
-    need = most_memory(left)
+    print_hours(console, device_hours(left, Clock(plan.trials, store, counts)), most_memory(left))
+
+
+def print_hours(console: Console, hours: Mapping[Device, float], need: Mapping[str, float]) -> None:
+    """Print hours by type of GPU, and the memory of each kind of stage in GiB."""
     worst = max(need, key=lambda name: need[name])
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for heading in ("GPU", "memory", "hours of one", "too small for"):

@@ -17,6 +17,7 @@ from raysweep.distill.student_config import StudentConfig, total_steps
 from raysweep.experiment import Experiment
 from raysweep.fewshot.pixel_classifier import PASSES_BEFORE_STOPPING
 from raysweep.fewshot.projector import candidate_steps
+from raysweep.orchestration.checkpoints import KEPT as CHECKPOINTS_KEPT
 from raysweep.orchestration.networks import Networks, networks_of
 from raysweep.orchestration.shapes import discriminator_cost, generator_cost, trunk_cost
 from raysweep.represent.config import RepresentConfig
@@ -236,13 +237,13 @@ def peak_gib(experiment: Experiment, images: int) -> float:
 
 
 def disk_gib(experiment: Experiment) -> float:
-    """Return the estimated disk space of one pretraining: weights and a checkpoint, in GiB."""
+    """Return the estimated disk space of one pretraining: weights and checkpoints, in GiB."""
     represent = experiment.pretrain
     if represent.trains_generator:  # snapshots; the average, and both with Adam's moments
-        snapshots = len(represent.gan.snapshot_steps) + 1
-        numbers = (4 + snapshots) * generator_cost(represent.network).weights
-        numbers += 3 * discriminator_cost(represent.network).weights
+        made = generator_cost(represent.network).weights
+        left = (len(represent.gan.snapshot_steps) + 1) * made
+        saved = 4 * made + 3 * discriminator_cost(represent.network).weights
     else:
-        numbers = 5 * trunk_cost(represent.trunk, represent.trunk.minimum_px, 2).weights
-        numbers += represent.moco.queue * represent.moco.dim
-    return numbers * 4 / 2**30
+        left = trunk_cost(represent.trunk, represent.trunk.minimum_px, 2).weights
+        saved = 4 * left + represent.moco.queue * represent.moco.dim
+    return (left + CHECKPOINTS_KEPT * saved) * 4 / 2**30

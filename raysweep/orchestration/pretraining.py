@@ -16,6 +16,7 @@ from raysweep.orchestration import terminal
 from raysweep.orchestration.chain import chain_of
 from raysweep.orchestration.cli import experiment_from
 from raysweep.orchestration.datasets import described
+from raysweep.orchestration.devices import LONG_SECONDS, gpu_gib, hours_of, print_hours
 from raysweep.orchestration.elastic import Workers, pretrain_counts, preview_counts, word_history
 from raysweep.orchestration.estimate import disk_gib, work_of
 from raysweep.orchestration.generative import check_images
@@ -57,7 +58,10 @@ def run_pretraining(options: argparse.Namespace, *, methods: tuple[str, ...]) ->
     record = store.record(stage)
     metrics = dict(record["metrics"])
     counts = metrics.pop("worker_counts", [])
-    shown = [f"{key} {value:.4g}" for key, value in metrics.items() if key != "step"]
+    metrics.pop("step", None)
+    shown = [
+        f"{k} {v:.4g}" if isinstance(v, float | int) else f"{k} {v}" for k, v in metrics.items()
+    ]
     console.print(", ".join(shown))
     if len(counts) > 1:
         console.print(word_history(counts))
@@ -170,11 +174,14 @@ class _Speed:
 
 def _preview(console: Console, experiment: Experiment, stage: Stage, store: StageStore) -> None:
     state = "done" if store.done(stage) else "to resume" if store.started(stage) else "to run"
-    config = experiment.pretrain
-    seconds = 0.0 if state == "done" else work_of(experiment, {})["pretrain"].seconds("pretrain")
+    config, work = experiment.pretrain, work_of(experiment, {})["pretrain"]
+    seconds = 0.0 if state == "done" else work.seconds("pretrain")
     console.print(f"{stage}: {state}")
     console.print(
         f"{config.method}, {config.steps_in_all} steps of {config.images_per_step} images"
     )
     console.print(f"time: about {terminal.clock(seconds)} of one core")
     console.print(f"disk: about {disk_gib(experiment):.2f} GiB for weights and checkpoints")
+    if seconds > LONG_SECONDS:
+        hours = hours_of(work, experiment, "pretrain")
+        print_hours(console, hours, {"pretrain": gpu_gib(experiment)["pretrain"]})

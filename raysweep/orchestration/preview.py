@@ -9,15 +9,12 @@ import rich.table
 from rich.console import Console
 
 from raysweep.data.dataset import DatasetInfo
-from raysweep.orchestration.devices import print_devices
+from raysweep.orchestration.devices import LONG_SECONDS, print_devices
 from raysweep.orchestration.estimate import NAMES, Clock, disk_gib, peak_gib
 from raysweep.orchestration.plan import Plan
 from raysweep.orchestration.prices import read_prices, show_cost
 from raysweep.orchestration.stages import StageStore
 from raysweep.orchestration.terminal import clock
-
-LONG = 24 * 3600.0
-"""Seconds of one worker from which on a plan is shown on GPUs as well."""
 
 
 def preview(
@@ -50,7 +47,7 @@ def preview(
         console.print(f"  {state:7} {trial}: {keys}", soft_wrap=True)
     console.print(table)
     _print_resources(console, plan, store, info=info, seconds=left)
-    if left > LONG:
+    if left > LONG_SECONDS:
         print_devices(console, plan, store, counts=info.counts)
     show_cost(console, plan, store, times=times, seconds=left, prices=price_list)
 

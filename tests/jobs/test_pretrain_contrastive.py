@@ -101,3 +101,16 @@ def test_bad_input_ends_with_code_2(run_here, tmp_path, flags, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_dry_run_of_days_of_work_shows_hours_and_memory_on_gpus(script, tmp_path):
+    storage = str(tmp_path / "runs")
+    flags = ["--data", "face", "--storage", storage, "--dry-run"]
+    long = script("pretrain_contrastive", "--preset", "paper", *flags).stdout
+    assert "hours of one" in long
+    assert "never measured" in long
+    hours = {line.split()[0]: line.split()[3] for line in long.splitlines() if " GiB " in line}
+    assert int(hours["T4"].replace(",", "")) > int(hours["A100"]) > 0
+    short = script("pretrain_contrastive", "--preset", "smoke", *flags).stdout
+    assert "hours of one" not in short
+    assert not (tmp_path / "runs").exists()
