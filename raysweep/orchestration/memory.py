@@ -180,7 +180,7 @@ def _changes(stage: Stage, parts: int) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = {"micro_batches": parts}
     if _has_batch_statistics(stage, parts):
-        found["batch_statistics"] = f"of one {parts}th of a batch at a time"
+        found["batch_statistics"] = f"of 1/{parts} of a batch at a time"
     return found
 
 

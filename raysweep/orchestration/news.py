@@ -31,23 +31,20 @@ class Running(tune.Callback):
     """Knows which process computes what."""
 
     def __init__(self) -> None:
-        self.trials: list[Any] = []
+        self.parameters: dict[str, dict[str, Any]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        """Called by Tune."""
-        self.trials.append(trial)
+        """Called by Tune, which forgets the actor when the run is over."""
+        actor = trial.temporary_state.ray_actor
+        if actor is not None:
+            self.parameters[actor._actor_id.hex()] = trial.config
 
     def parameters_of(self, actors: list[str]) -> list[dict[str, Any]]:
         """Return the parameters of what these actors were computing."""
-        found = {}
-        for trial in self.trials:
-            actor = trial.temporary_state.ray_actor
-            if trial.status == "RUNNING" and actor is not None and actor._actor_id.hex() in actors:
-                found[trial.trial_id] = trial.config
-        return list(found.values())
+        return [self.parameters[actor] for actor in actors if actor in self.parameters]
 
 
 class News(tune.Callback):

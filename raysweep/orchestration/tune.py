@@ -99,7 +99,7 @@ def run_trials(
             at_once=at_once,
             param_space={INDEX: tune.grid_search(left)},
         )
-        for index in (victim[INDEX] for victim in victims or ()):
+        for index in {victim[INDEX] for victim in victims or ()} - news.over:
             _spare(index, trials[index], storage, news)
         left = [index for index in left if index not in news.over]
         if left and at_once == 1 and not victims:  # nobody else's memory is left to wait for

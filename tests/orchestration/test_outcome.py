@@ -196,7 +196,7 @@ def test_changed_batch_statistics_are_said_beside_the_table(finished, tmp_path):
     place = store.directory(stage) / "stage.json"
     plain = place.read_text()
     record = json.loads(plain)
-    record["metrics"] |= {"micro_batches": 4, "batch_statistics": "of one 4th of a batch"}
+    record["metrics"] |= {"micro_batches": 4, "batch_statistics": "of 1/4 of a batch"}
     place.write_text(json.dumps(record))
     try:
         outcome = outcome_of(finished, tmp_path)
@@ -204,6 +204,6 @@ def test_changed_batch_statistics_are_said_beside_the_table(finished, tmp_path):
         place.write_text(plain)
     (note,) = outcome.notes
     assert note.startswith(f"{plan.trials[0].row}: {stage} ran out of memory")
-    assert "batch statistics are of one 4th of a batch" in note
+    assert "batch statistics are of 1/4 of a batch" in note
     assert note in outcome.files["table.md"].read_text()
     assert note in outcome.files["report.html"].read_text()
