@@ -164,6 +164,7 @@ def connect(storage: Storage) -> Any:
     """
     import mlflow
 
+    logging.getLogger("mlflow.store.db").setLevel(logging.WARNING)  # how it makes its tables
     uri = tracking_uri(storage)
     if not uri.startswith("sqlite:///"):
         return mlflow.MlflowClient(tracking_uri=uri)
