@@ -36,7 +36,7 @@ from raysweep.data.decoding import encode_png
 from raysweep.data.parquet import ROWS_PER_GROUP, SCHEMA
 from raysweep.data.published.celebamask_hq import LABELS, MAPPING
 from raysweep.data.published.common import ImportConfig
-from raysweep.orchestration.importing import run_import
+from raysweep.orchestration.tasks.importing import run_import
 
 DISTINCT = 64  # different images; the others are links to them
 PARTS = ("skin", "nose", "l_eye", "r_eye", "l_brow", "r_brow", "mouth", "u_lip", "hair", "neck")

@@ -28,15 +28,15 @@ from rich.console import Console
 from raysweep.data.dataset import DatasetInfo
 from raysweep.experiment import Experiment
 from raysweep.orchestration import cli, terminal
-from raysweep.orchestration.estimate import Clock
-from raysweep.orchestration.monitor import Monitor
-from raysweep.orchestration.news import INDEX, Listener
-from raysweep.orchestration.plan import Plan, Trial, make_plan
-from raysweep.orchestration.render import materialise_in_parallel
-from raysweep.orchestration.stages import Stage, StageStore
-from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.tracking import Tracker
-from raysweep.orchestration.tune import execute, run_trials, start_ray
+from raysweep.orchestration.on_ray.news import INDEX, Listener
+from raysweep.orchestration.on_ray.render import materialise_in_parallel
+from raysweep.orchestration.on_ray.tune import execute, run_trials, start_ray
+from raysweep.orchestration.planning.estimate import Clock
+from raysweep.orchestration.planning.plan import Plan, Trial, make_plan
+from raysweep.orchestration.store.stages import Stage, StageStore
+from raysweep.orchestration.store.storage import Storage
+from raysweep.orchestration.sweeps.monitor import Monitor
+from raysweep.orchestration.tracking.tracker import Tracker
 from search_spaces import resolution
 
 MOST_SECONDS = 0.5

@@ -134,7 +134,7 @@ def measure(side: str, root: str, *, decoders: int) -> Measured:
     torch.set_num_threads(1)
     memory = _Memory()
     if side == "ray":
-        from raysweep.orchestration.tune import start_ray
+        from raysweep.orchestration.on_ray.tune import start_ray
 
         start_ray(None)
     began = time.perf_counter()
@@ -159,7 +159,7 @@ def _batches(side: str, root: str, decoders: int) -> Iterator[Batch]:
         stream = stream_of(root)
         read = None
         if side == "ray":
-            from raysweep.orchestration.streaming import ParallelReader
+            from raysweep.orchestration.on_ray.streaming import ParallelReader
 
             read = ParallelReader(stream, decoders=decoders)
         feed = Feed(stream, steps=len(stream), read=read)

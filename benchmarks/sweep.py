@@ -19,14 +19,14 @@ from pathlib import Path
 import ray
 
 from raysweep.orchestration import cli, terminal
-from raysweep.orchestration.estimate import Clock
-from raysweep.orchestration.news import Listener
-from raysweep.orchestration.plan import Plan, Trial, in_order, make_plan
-from raysweep.orchestration.render import materialise_in_parallel
-from raysweep.orchestration.slots import Gpus, Slots
-from raysweep.orchestration.stages import StageStore
-from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.tune import run_trials, start_ray
+from raysweep.orchestration.on_ray.news import Listener
+from raysweep.orchestration.on_ray.render import materialise_in_parallel
+from raysweep.orchestration.on_ray.slots import Gpus, Slots
+from raysweep.orchestration.on_ray.tune import run_trials, start_ray
+from raysweep.orchestration.planning.estimate import Clock
+from raysweep.orchestration.planning.plan import Plan, Trial, in_order, make_plan
+from raysweep.orchestration.store.stages import StageStore
+from raysweep.orchestration.store.storage import Storage
 from search_spaces import resolution
 
 

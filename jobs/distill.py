@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from raysweep.orchestration import cli
-from raysweep.orchestration.student_job import add_flags, run_distillation
+from raysweep.orchestration.tasks.distilling import add_flags, run_distillation
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raysweep.orchestration import cli
-from raysweep.orchestration.exporting import run_export
+from raysweep.orchestration.tasks.exporting import run_export
 
 
 def main(argv: Sequence[str] | None = None) -> int:

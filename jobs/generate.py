@@ -27,7 +27,7 @@ import argparse
 from collections.abc import Sequence
 
 from raysweep.orchestration import cli
-from raysweep.orchestration.generating import add_flags, run_generating
+from raysweep.orchestration.tasks.generating import add_flags, run_generating
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -26,7 +26,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from raysweep.orchestration import importing
+from raysweep.orchestration.tasks import importing
 
 
 def main(argv: Sequence[str] | None = None) -> int:

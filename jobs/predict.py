@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raysweep.orchestration import cli
-from raysweep.orchestration.prediction import find_model, predict_folder
-from raysweep.orchestration.storage import Storage
+from raysweep.orchestration.store.storage import Storage
+from raysweep.orchestration.tasks.prediction import find_model, predict_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:

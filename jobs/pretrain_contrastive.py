@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from raysweep.orchestration import cli
-from raysweep.orchestration.pretraining import run_pretraining
+from raysweep.orchestration.tasks.pretraining import run_pretraining
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from raysweep.orchestration import cli
-from raysweep.orchestration.pseudo_labelling import add_flags, run_labelling
+from raysweep.orchestration.tasks.pseudo_labelling import add_flags, run_labelling
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,7 +15,7 @@ import argparse
 from collections.abc import Sequence
 
 from raysweep.orchestration import cli
-from raysweep.orchestration.reporting import run_report
+from raysweep.orchestration.sweeps.reporting import run_report
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,7 +18,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from raysweep.orchestration import cli, shifting
+from raysweep.orchestration import cli
+from raysweep.orchestration.tasks import shifting
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from raysweep.orchestration import cli
-from raysweep.orchestration.sweep import run_sweep
+from raysweep.orchestration.sweeps.sweep import run_sweep
 from search_spaces import matching
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from raysweep.config import ConfigError
 from raysweep.licences import listing
-from raysweep.orchestration.elastic import Workers, parse_workers
+from raysweep.orchestration.on_ray.elastic import Workers, parse_workers
 
 DOCTOR = """\
 Check that work can run: versions, GPUs, data, storage, disk, memory, Ray, tokens, MLflow; with
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command == "licences":
         print(listing())
         return 0
-    from raysweep.orchestration.doctor import doctor  # torch takes seconds to import
+    from raysweep.orchestration.doctor.examination import doctor  # torch takes seconds to import
 
     try:
         return doctor(options)

@@ -29,7 +29,7 @@ from raysweep.evaluate.paper_tables import (
     LAGM_TABLE_C10,
     LAGM_TABLE_C11,
 )
-from raysweep.orchestration.plan import Cell, Changes, Drawing
+from raysweep.orchestration.planning.plan import Cell, Changes, Drawing
 
 BASE = presets.MATCHING
 

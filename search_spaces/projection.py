@@ -13,7 +13,7 @@ from ray import tune
 from raysweep import presets
 from raysweep.evaluate.paper_tables import GANORCON_TABLE_3
 from raysweep.evaluate.papers import paper_cell
-from raysweep.orchestration.plan import Cell, Changes, Drawing
+from raysweep.orchestration.planning.plan import Cell, Changes, Drawing
 from search_spaces.projector import ENSEMBLE_FIT, GENERATED_PX
 
 BASE = presets.PRESETS

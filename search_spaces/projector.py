@@ -15,7 +15,7 @@ from typing import Any
 
 from raysweep import presets
 from raysweep.evaluate.paper_tables import GANORCON_TABLE_2
-from raysweep.orchestration.plan import Cell, Changes, Drawing
+from raysweep.orchestration.planning.plan import Cell, Changes, Drawing
 from raysweep.paper_presets.datasetgan import CLEAN_PIXELS, PSI
 from raysweep.paper_presets.ganorcon import ganorcon
 from raysweep.paper_presets.regan import sweep_changes

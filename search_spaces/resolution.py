@@ -21,7 +21,7 @@ from raysweep import presets
 from raysweep.evaluate.paper_tables import GANORCON_APPENDIX_E
 from raysweep.evaluate.papers import paper_cell, transpose
 from raysweep.experiment import Experiment
-from raysweep.orchestration.plan import Cell, Changes, Drawing, product
+from raysweep.orchestration.planning.plan import Cell, Changes, Drawing, product
 from raysweep.paper_presets import ganorcon
 from raysweep.paper_presets.ganorcon import FFHQ_IMAGES
 

@@ -19,7 +19,7 @@ from raysweep.evaluate.paper_tables import (
     PFTGAN_TABLE_2,
     PFTGAN_TABLE_3,
 )
-from raysweep.orchestration.plan import Cell, Changes, Drawing
+from raysweep.orchestration.planning.plan import Cell, Changes, Drawing
 from search_spaces.matching import supervised
 from search_spaces.projector import conv_changes
 

@@ -13,8 +13,8 @@ from raysweep.data.published.kinds import PLANNERS
 from raysweep.data.published.label_sets import PUBLISHED_MERGES
 from raysweep.data.published.wanted import PUBLISHED, WANTED
 from raysweep.licences import TERMS
-from raysweep.orchestration import importing
-from raysweep.orchestration.plan import make_plan
+from raysweep.orchestration.planning.plan import make_plan
+from raysweep.orchestration.tasks import importing
 from raysweep.paper_presets import (
     datasetgan,
     ganorcon,

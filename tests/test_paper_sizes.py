@@ -12,7 +12,7 @@ from raysweep.nets.gans import build_discriminator, build_generator
 from raysweep.nets.pixel_mlps import PixelMlp, pixel_widths
 from raysweep.nets.projectors import build_projector
 from raysweep.nets.resnet import build_trunk
-from raysweep.orchestration.shapes import generator_levels
+from raysweep.orchestration.planning.shapes import generator_levels
 from raysweep.paper_presets import datasetgan, ganorcon, lagm, lagm_generator, regan, stylegan2_ada
 from raysweep.paper_presets.lagm import SIZES as LAGM_SIZES
 from raysweep.represent.heads import moco_head, simsiam_predictor, simsiam_projector

@@ -17,9 +17,9 @@ from raysweep.data.dataset import DatasetInfo
 from raysweep.data.render import DOMAINS
 from raysweep.evaluate.protocols import FOLDS
 from raysweep.experiment import Experiment
-from raysweep.orchestration.datasets import described
-from raysweep.orchestration.elastic import Workers, parse_workers
-from raysweep.orchestration.generative import check_images
+from raysweep.orchestration.compute.datasets import described
+from raysweep.orchestration.compute.generative import check_images
+from raysweep.orchestration.on_ray.elastic import Workers, parse_workers
 from raysweep.presets import PRESETS
 from raysweep.represent.gan_weights import imported_config
 from raysweep.represent.weights import load_trunk

@@ -15,12 +15,13 @@ import torch
 from raysweep.data.builtin import BuiltinConfig, builtin_path, materialise
 from raysweep.data.dataset import open_dataset
 from raysweep.experiment import DataConfig
-from raysweep.orchestration import checkpoints, pulse, terminal
-from raysweep.orchestration.mending import mend
-from raysweep.orchestration.notice import GRACE_SECONDS
-from raysweep.orchestration.pulse import StuckError
-from raysweep.orchestration.stages import Stage, StageStore
-from raysweep.orchestration.storage import Storage, is_full, write_atomically
+from raysweep.orchestration import terminal
+from raysweep.orchestration.compute.mending import mend
+from raysweep.orchestration.compute.notice import GRACE_SECONDS
+from raysweep.orchestration.store import checkpoints, pulse
+from raysweep.orchestration.store.pulse import StuckError
+from raysweep.orchestration.store.stages import Stage, StageStore
+from raysweep.orchestration.store.storage import Storage, is_full, write_atomically
 
 STAGE = Stage("fit", {"lr": 0.1})
 TINY = BuiltinConfig(px=32, unlabelled=2, train=2, val=2, test=4)
@@ -81,9 +82,9 @@ def test_wait_for_a_frozen_process_ends_and_says_which(store, monkeypatch):
     monkeypatch.setattr(pulse, "SILENCE_SECONDS", 2.0)
     code = (
         "import sys, time\n"
-        "from raysweep.orchestration import pulse\n"
-        "from raysweep.orchestration.stages import Stage, StageStore\n"
-        "from raysweep.orchestration.storage import Storage\n"
+        "from raysweep.orchestration.store import pulse\n"
+        "from raysweep.orchestration.store.stages import Stage, StageStore\n"
+        "from raysweep.orchestration.store.storage import Storage\n"
         "pulse.BEAT_SECONDS = 0.1\n"
         f"store = StageStore(Storage({store.storage.uri!r}))\n"
         "with store.claim(Stage('fit', {'lr': 0.1})):\n"
@@ -129,10 +130,10 @@ def test_full_disk_keeps_the_old_file_and_no_half_one(tmp_path, monkeypatch):
 TOLD_TO_END = """
 import signal, sys, threading, time
 import torch
-from raysweep.orchestration.notice import heed_sigterm
-from raysweep.orchestration.stages import Stage, StageStore
-from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.worker import run
+from raysweep.orchestration.compute.notice import heed_sigterm
+from raysweep.orchestration.store.stages import Stage, StageStore
+from raysweep.orchestration.store.storage import Storage
+from raysweep.orchestration.compute.worker import run
 
 class Slow:
     done = 0

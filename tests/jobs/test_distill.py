@@ -17,17 +17,17 @@ import pytest
 import torch
 
 from raysweep.config import ConfigError, override
-from raysweep.orchestration.chain import chain_of
-from raysweep.orchestration.datasets import opened
-from raysweep.orchestration.exporting import Exported, export_student
-from raysweep.orchestration.mlflow_client import tracked_by_default
-from raysweep.orchestration.models import load_student
-from raysweep.orchestration.pipeline import compute
-from raysweep.orchestration.prediction import find_model
-from raysweep.orchestration.slots import device_here
-from raysweep.orchestration.stages import StageStore
-from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.worker import Run
+from raysweep.orchestration.compute.chain import chain_of
+from raysweep.orchestration.compute.datasets import opened
+from raysweep.orchestration.compute.models import load_student
+from raysweep.orchestration.compute.pipeline import compute
+from raysweep.orchestration.compute.worker import Run
+from raysweep.orchestration.on_ray.slots import device_here
+from raysweep.orchestration.store.stages import StageStore
+from raysweep.orchestration.store.storage import Storage
+from raysweep.orchestration.tasks.exporting import Exported, export_student
+from raysweep.orchestration.tasks.prediction import find_model
+from raysweep.orchestration.tracking.client import tracked_by_default
 from raysweep.presets import smoke
 
 ROOT = Path(__file__).parents[2]
@@ -216,7 +216,7 @@ def test_an_exported_student_says_the_same_of_any_number_of_images(student, tmp_
 
 def test_a_student_that_came_out_different_is_refused(student, tmp_path, monkeypatch):
     network, px = student
-    monkeypatch.setattr("raysweep.orchestration.exporting.TOLERANCE", -1.0)
+    monkeypatch.setattr("raysweep.orchestration.tasks.exporting.TOLERANCE", -1.0)
     with pytest.raises(ConfigError, match=r"student\.pt2: scores differ .* do not use the file"):
         export_student(network, torch.rand(2, 3, px, px), tmp_path, Screen())
 

@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 
 from raysweep.data.dataset import open_dataset
-from raysweep.orchestration.chain import chain_of
-from raysweep.orchestration.pipeline import compute
-from raysweep.orchestration.prediction import find_model, predict_folder
-from raysweep.orchestration.stages import StageStore
-from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.worker import Run
+from raysweep.orchestration.compute.chain import chain_of
+from raysweep.orchestration.compute.pipeline import compute
+from raysweep.orchestration.compute.worker import Run
+from raysweep.orchestration.store.stages import StageStore
+from raysweep.orchestration.store.storage import Storage
+from raysweep.orchestration.tasks.prediction import find_model, predict_folder
 from raysweep.presets import smoke
 
 

@@ -15,7 +15,9 @@ import pytest
 from PIL import Image
 
 from raysweep.config import ConfigError
-from raysweep.orchestration import cli, generative, pretraining, worker
+from raysweep.orchestration import cli
+from raysweep.orchestration.compute import generative, worker
+from raysweep.orchestration.tasks import pretraining
 from raysweep.presets import smoke
 from raysweep.represent.gan import Gan
 from raysweep.represent.generators import read_generator

@@ -14,8 +14,8 @@ import pytest
 from raysweep.evaluate import report, tables
 from raysweep.evaluate.paper_tables import GANORCON_APPENDIX_E, LAGM_TABLE_2
 from raysweep.evaluate.papers import transpose
-from raysweep.orchestration.reporting import gather
-from raysweep.orchestration.storage import Storage
+from raysweep.orchestration.store.storage import Storage
+from raysweep.orchestration.sweeps.reporting import gather
 from tests.orchestration.object_store import serving
 
 PNG = b"\x89PNG of "

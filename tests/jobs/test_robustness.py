@@ -15,14 +15,14 @@ from raysweep.config import ConfigError, override
 from raysweep.data.dataset import open_dataset
 from raysweep.evaluate.metrics import confusion, scores
 from raysweep.nets.resnet import TrunkConfig, build_trunk
-from raysweep.orchestration import shifting
-from raysweep.orchestration.chain import chain_of
-from raysweep.orchestration.models import read_codes
-from raysweep.orchestration.pipeline import compute
-from raysweep.orchestration.prediction import find_model
-from raysweep.orchestration.stages import StageStore
-from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.worker import Run
+from raysweep.orchestration.compute.chain import chain_of
+from raysweep.orchestration.compute.models import read_codes
+from raysweep.orchestration.compute.pipeline import compute
+from raysweep.orchestration.compute.worker import Run
+from raysweep.orchestration.store.stages import StageStore
+from raysweep.orchestration.store.storage import Storage
+from raysweep.orchestration.tasks import shifting
+from raysweep.orchestration.tasks.prediction import find_model
 from raysweep.presets import smoke
 from raysweep.represent.weights import save_trunk
 

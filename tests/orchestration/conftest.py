@@ -1,6 +1,6 @@
 import pytest
 
-from raysweep.orchestration import doctor_facts
+from raysweep.orchestration.doctor import facts as doctor_facts
 from tests.orchestration.doctor_cases import driver
 
 

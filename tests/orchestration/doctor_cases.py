@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 
-from raysweep.orchestration.doctor import examine
-from raysweep.orchestration.doctor_case import take
-from raysweep.orchestration.elastic import Workers
+from raysweep.orchestration.doctor.case import take
+from raysweep.orchestration.doctor.examination import examine
+from raysweep.orchestration.on_ray.elastic import Workers
 
 
 def driver(monkeypatch, place, script):

@@ -21,8 +21,8 @@ import pytest
 from PIL import Image
 
 from raysweep.orchestration import cli
-from raysweep.orchestration.prepared import prepare
-from raysweep.orchestration.tracking import Tracker
+from raysweep.orchestration.sweeps.prepared import prepare
+from raysweep.orchestration.tracking.tracker import Tracker
 from search_spaces import resolution
 from tests.chaos.scene import free_port
 
@@ -31,6 +31,7 @@ RUNS = {"sweep": 1, "configuration": TRIALS, "repeat": TRIALS}
 START_SECONDS = 120
 SLOW = 0.3
 """Seconds that an answer takes; the default limits are for some ten times this."""
+TOO_LATE = 5.0
 HOP = {"connection", "content-length", "host", "transfer-encoding"}
 
 
@@ -93,6 +94,7 @@ class Proxy(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Late)
         self.behind, self.seconds = port, SLOW
         self.now = self.most = 0  # answers under way
+        self.stall = None  # the path of one answer that comes when nobody waits any more
         self.uri = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -109,6 +111,9 @@ class _Late(BaseHTTPRequestHandler):
         behind.request(self.command, self.path, body, headers)
         answer = behind.getresponse()
         data = answer.read()
+        if self.server.stall is not None and self.path.endswith(self.server.stall):
+            self.server.stall = None
+            time.sleep(TOO_LATE)
         self.send_response(answer.status)
         for name, value in answer.getheaders():
             if name.lower() not in HOP:

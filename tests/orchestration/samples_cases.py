@@ -5,9 +5,9 @@ from __future__ import annotations
 from jobs import generate as job
 from raysweep.config import override
 from raysweep.data.dataset import describe
-from raysweep.orchestration.chain import chain_of
-from raysweep.orchestration.stages import StageStore
-from raysweep.orchestration.storage import Storage
+from raysweep.orchestration.compute.chain import chain_of
+from raysweep.orchestration.store.stages import StageStore
+from raysweep.orchestration.store.storage import Storage
 from raysweep.presets import smoke
 from raysweep.represent.gan import Gan
 from raysweep.represent.generators import save_generator

@@ -13,15 +13,15 @@ from PIL import Image
 
 from raysweep.config import ConfigError, override
 from raysweep.data.dataset import describe
-from raysweep.orchestration import annotated
-from raysweep.orchestration.annotated import annotations_of
-from raysweep.orchestration.chain import chain_of
-from raysweep.orchestration.datasets import opened
-from raysweep.orchestration.fitting import inputs_of
-from raysweep.orchestration.pipeline import compute
-from raysweep.orchestration.slots import device_here
-from raysweep.orchestration.stages import StageStore
-from raysweep.orchestration.worker import Run
+from raysweep.orchestration.compute import annotated
+from raysweep.orchestration.compute.annotated import annotations_of
+from raysweep.orchestration.compute.chain import chain_of
+from raysweep.orchestration.compute.datasets import opened
+from raysweep.orchestration.compute.fitting import inputs_of
+from raysweep.orchestration.compute.pipeline import compute
+from raysweep.orchestration.compute.worker import Run
+from raysweep.orchestration.on_ray.slots import device_here
+from raysweep.orchestration.store.stages import StageStore
 from tests.orchestration.samples_cases import (
     GENERATED,
     GENERATIVE,

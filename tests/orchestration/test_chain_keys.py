@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from raysweep.config import override
-from raysweep.orchestration.chain import chain_of
+from raysweep.orchestration.compute.chain import chain_of
 from raysweep.presets import demo, paper, smoke
 from tests.orchestration.samples_cases import GENERATED, KEY
 

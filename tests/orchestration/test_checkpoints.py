@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from raysweep.orchestration import checkpoints, terminal
-from raysweep.orchestration.checkpoints import BEFORE, NEWEST
-from raysweep.orchestration.stages import Stage, StageStore
-from raysweep.orchestration.storage import Storage
+from raysweep.orchestration import terminal
+from raysweep.orchestration.store import checkpoints
+from raysweep.orchestration.store.checkpoints import BEFORE, NEWEST
+from raysweep.orchestration.store.stages import Stage, StageStore
+from raysweep.orchestration.store.storage import Storage
 
 STAGE = Stage("fit", {"lr": 0.1})
 
@@ -64,7 +65,7 @@ def test_one_is_kept_where_the_user_wants_so(store, monkeypatch):
 
 
 def test_environment_says_how_many():
-    code = "from raysweep.orchestration import checkpoints; print(checkpoints.KEPT)"
+    code = "from raysweep.orchestration.store import checkpoints; print(checkpoints.KEPT)"
     environment = os.environ | {"RAYSWEEP_CHECKPOINTS_KEPT": "1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
     assert done.stdout.split() == [b"1"]

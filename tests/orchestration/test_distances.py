@@ -15,9 +15,9 @@ from raysweep.data.augment import MEAN, STD
 from raysweep.fewshot.image_distance import feature_distance, pixel_pyramid
 from raysweep.fewshot.latent_projection import ProjectionConfig
 from raysweep.nets.resnet import TrunkConfig, build_trunk
-from raysweep.orchestration import distances
-from raysweep.orchestration.chain import chain_of
-from raysweep.orchestration.distances import image_distance, lpips_distance, read_lpips
+from raysweep.orchestration.compute import distances
+from raysweep.orchestration.compute.chain import chain_of
+from raysweep.orchestration.compute.distances import image_distance, lpips_distance, read_lpips
 from raysweep.presets import smoke
 from raysweep.represent.weights import read_trunk, save_trunk
 from tests.fewshot.test_latent_projection import BASE, found, targets

@@ -16,16 +16,16 @@ from PIL import Image
 
 from raysweep.config import ConfigError, override, to_dict
 from raysweep.distill.manifest import read_manifest
-from raysweep.orchestration.chain import chain_of
-from raysweep.orchestration.datasets import opened
-from raysweep.orchestration.distilling import open_shards
-from raysweep.orchestration.models import candidates_of, load_model, load_student
-from raysweep.orchestration.pipeline import compute
-from raysweep.orchestration.prediction import find_model, find_teacher, predict_folder
-from raysweep.orchestration.slots import device_here
-from raysweep.orchestration.stages import StageStore
-from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.worker import Run
+from raysweep.orchestration.compute.chain import chain_of
+from raysweep.orchestration.compute.datasets import opened
+from raysweep.orchestration.compute.distilling import open_shards
+from raysweep.orchestration.compute.models import candidates_of, load_model, load_student
+from raysweep.orchestration.compute.pipeline import compute
+from raysweep.orchestration.compute.worker import Run
+from raysweep.orchestration.on_ray.slots import device_here
+from raysweep.orchestration.store.stages import StageStore
+from raysweep.orchestration.store.storage import Storage
+from raysweep.orchestration.tasks.prediction import find_model, find_teacher, predict_folder
 from raysweep.presets import PRESETS, smoke
 
 PLAIN = override(smoke(), {"pretrain.method": "rgb"})
@@ -189,7 +189,7 @@ def test_the_shuffle_buffer_and_the_seed_choose_the_order(distilled, run_with):
 
 def test_shards_of_other_classes_are_refused(distilled, run_with, tmp_path):
     chain, _ = distilled
-    from raysweep.orchestration.distilling import check_classes
+    from raysweep.orchestration.compute.distilling import check_classes
 
     info = run_with.dataset.info
     manifest = read_manifest(*place(run_with.store.directory(chain.label)))
@@ -235,12 +235,12 @@ def test_a_teacher_is_found_by_its_fit(distilled, run_with):
 SCRIPT = """
     import json, os, signal, sys
     from raysweep.config import from_dict
-    from raysweep.orchestration.pipeline import compute
-    from raysweep.orchestration.stages import StageStore
-    from raysweep.orchestration.storage import Storage
-    from raysweep.orchestration.datasets import opened
-    from raysweep.orchestration.slots import device_here
-    from raysweep.orchestration.worker import Run
+    from raysweep.orchestration.compute.pipeline import compute
+    from raysweep.orchestration.store.stages import StageStore
+    from raysweep.orchestration.store.storage import Storage
+    from raysweep.orchestration.compute.datasets import opened
+    from raysweep.orchestration.on_ray.slots import device_here
+    from raysweep.orchestration.compute.worker import Run
     from raysweep.experiment import Experiment
 
     place, experiment, stage, step = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])

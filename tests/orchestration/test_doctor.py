@@ -9,11 +9,12 @@ from collections import namedtuple
 import pytest
 
 from raysweep.__main__ import main
-from raysweep.orchestration import doctor, doctor_facts
-from raysweep.orchestration.doctor import CHECKS, Check, examine
-from raysweep.orchestration.doctor_case import Finding, take
-from raysweep.orchestration.doctor_machine import built_for
-from raysweep.orchestration.elastic import Workers
+from raysweep.orchestration.doctor import examination as doctor
+from raysweep.orchestration.doctor import facts as doctor_facts
+from raysweep.orchestration.doctor.case import Finding, take
+from raysweep.orchestration.doctor.examination import CHECKS, Check, examine
+from raysweep.orchestration.doctor.machine import built_for
+from raysweep.orchestration.on_ray.elastic import Workers
 from tests.orchestration.doctor_cases import built_with_cuda, driver, flags, found
 
 Usage = namedtuple("Usage", "total used free")

@@ -9,13 +9,13 @@ import time
 import pytest
 
 from raysweep.__main__ import main
-from raysweep.orchestration import doctor_cluster
-from raysweep.orchestration.doctor import CHECKS, examine
-from raysweep.orchestration.doctor_case import take
-from raysweep.orchestration.doctor_cluster import ClusterFacts, NodeType
-from raysweep.orchestration.doctor_facts import marked, touch
-from raysweep.orchestration.elastic import Workers
-from raysweep.orchestration.storage import Storage
+from raysweep.orchestration.doctor import cluster as doctor_cluster
+from raysweep.orchestration.doctor.case import take
+from raysweep.orchestration.doctor.cluster import ClusterFacts, NodeType
+from raysweep.orchestration.doctor.examination import CHECKS, examine
+from raysweep.orchestration.doctor.facts import marked, touch
+from raysweep.orchestration.on_ray.elastic import Workers
+from raysweep.orchestration.store.storage import Storage
 from tests.orchestration.doctor_cases import flags, found
 
 pytestmark = pytest.mark.usefixtures("plain_user")

@@ -15,13 +15,13 @@ import pytest
 from rich.console import Console
 
 from raysweep.config import override
-from raysweep.orchestration import checkpoints
-from raysweep.orchestration.datasets import opened
-from raysweep.orchestration.elastic import Workers
-from raysweep.orchestration.plan import make_trial
-from raysweep.orchestration.stages import Stage, StageStore
-from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.worker import Progress
+from raysweep.orchestration.compute.datasets import opened
+from raysweep.orchestration.compute.worker import Progress
+from raysweep.orchestration.on_ray.elastic import Workers
+from raysweep.orchestration.planning.plan import make_trial
+from raysweep.orchestration.store import checkpoints
+from raysweep.orchestration.store.stages import Stage, StageStore
+from raysweep.orchestration.store.storage import Storage
 from raysweep.presets import smoke
 from search_spaces import matching
 
@@ -33,7 +33,7 @@ SECONDS = 300
 def two_cores():
     import ray
 
-    from raysweep.orchestration.tune import start_ray
+    from raysweep.orchestration.on_ray.tune import start_ray
 
     start_ray(None)
     yield
@@ -44,7 +44,7 @@ def two_cores():
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_two_workers_train_generator_and_trunk_before_the_trials(two_cores, tmp_path):
-    from raysweep.orchestration.sweep import _pretrain_on_workers
+    from raysweep.orchestration.sweeps.sweep import _pretrain_on_workers
 
     changes = {"pretrain.gan.kimg": 0.16, "trunk.steps": 4, "trunk.bn_groups": 1}
     base = override(matching.BASE["smoke"](), changes)
@@ -63,7 +63,7 @@ def test_two_workers_train_generator_and_trunk_before_the_trials(two_cores, tmp_
 @pytest.mark.timeout(400)
 def test_failures_do_not_end_a_training_that_gets_further(two_cores, tmp_path):
     """Ray gives up after three; a day on spot machines has more."""
-    from raysweep.orchestration.train import train_on_workers
+    from raysweep.orchestration.on_ray.train import train_on_workers
 
     tries = tmp_path / "tries.txt"
 

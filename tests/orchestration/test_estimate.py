@@ -7,18 +7,18 @@ from rich.console import Console
 
 from raysweep.config import override
 from raysweep.data.dataset import DatasetInfo
-from raysweep.orchestration.devices import DEVICES, device_hours, gpu_gib, print_devices
-from raysweep.orchestration.estimate import (
+from raysweep.orchestration.planning.devices import DEVICES, device_hours, gpu_gib, print_devices
+from raysweep.orchestration.planning.estimate import (
     BESIDE,
     Clock,
     Work,
     pretraining_work,
     work_of,
 )
-from raysweep.orchestration.plan import make_plan
-from raysweep.orchestration.preview import preview
-from raysweep.orchestration.stages import StageStore
-from raysweep.orchestration.storage import Storage
+from raysweep.orchestration.planning.plan import make_plan
+from raysweep.orchestration.store.stages import StageStore
+from raysweep.orchestration.store.storage import Storage
+from raysweep.orchestration.sweeps.preview import preview
 from raysweep.paper_presets import ganorcon
 from raysweep.paper_presets.ganorcon import FFHQ_IMAGES
 from raysweep.presets import demo, smoke

@@ -10,15 +10,15 @@ from raysweep.config import override
 from raysweep.data.dataset import Dataset
 from raysweep.data.parquet import read_parquet
 from raysweep.licences import TERMS, non_commercial
-from raysweep.orchestration.chain import chain_of
-from raysweep.orchestration.datasets import opened
-from raysweep.orchestration.exporting import run_export
-from raysweep.orchestration.pipeline import compute
-from raysweep.orchestration.provenance import is_non_commercial, note, origins_of, tags
-from raysweep.orchestration.slots import device_here
-from raysweep.orchestration.stages import Stage, StageStore
-from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.worker import Run
+from raysweep.orchestration.compute.chain import chain_of
+from raysweep.orchestration.compute.datasets import opened
+from raysweep.orchestration.compute.pipeline import compute
+from raysweep.orchestration.compute.provenance import is_non_commercial, note, origins_of, tags
+from raysweep.orchestration.compute.worker import Run
+from raysweep.orchestration.on_ray.slots import device_here
+from raysweep.orchestration.store.stages import Stage, StageStore
+from raysweep.orchestration.store.storage import Storage
+from raysweep.orchestration.tasks.exporting import run_export
 from raysweep.presets import smoke
 from tests.data.published_trees import imported, write_celebamask
 
@@ -54,7 +54,7 @@ def exported(storage, chain, out, **options):
 def test_an_exported_student_carries_the_terms_of_its_data(
     storage, celeba, tmp_path, monkeypatch, capfd
 ):
-    monkeypatch.setattr("raysweep.orchestration.exporting._installed", lambda name: False)
+    monkeypatch.setattr("raysweep.orchestration.tasks.exporting._installed", lambda name: False)
     assert exported(storage, celeba, tmp_path, register="faces") == 0
     terms = TERMS["celebamask-hq"]
     text = (tmp_path / "LICENCES.txt").read_text()

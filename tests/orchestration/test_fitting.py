@@ -5,13 +5,13 @@ import safetensors.torch
 import torch
 
 from raysweep.config import override
-from raysweep.orchestration.chain import chain_of
-from raysweep.orchestration.datasets import opened
-from raysweep.orchestration.pipeline import compute
-from raysweep.orchestration.slots import device_here
-from raysweep.orchestration.stages import StageStore
-from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.worker import Run
+from raysweep.orchestration.compute.chain import chain_of
+from raysweep.orchestration.compute.datasets import opened
+from raysweep.orchestration.compute.pipeline import compute
+from raysweep.orchestration.compute.worker import Run
+from raysweep.orchestration.on_ray.slots import device_here
+from raysweep.orchestration.store.stages import StageStore
+from raysweep.orchestration.store.storage import Storage
 from raysweep.presets import smoke
 from raysweep.represent.gan_weights import ImportedGan, save_imported
 from raysweep.represent.generators import read_generator
@@ -60,7 +60,7 @@ def test_search_of_more_images_than_a_batch_finds_the_same(run_with, monkeypatch
     codes = safetensors.torch.load_file(
         run_with.store.directory(chain.projections["test"]) / "codes.safetensors"
     )["codes"]
-    monkeypatch.setattr("raysweep.orchestration.projecting.BATCH", 3)
+    monkeypatch.setattr("raysweep.orchestration.compute.projecting.BATCH", 3)
     elsewhere = Storage(run_with.store.storage.uri + "-in-parts")
     apart = Run(StageStore(elsewhere), run_with.dataset, run_with.device, lambda _: None)
     chain, _ = fitted(GENERATIVE, apart)

@@ -14,15 +14,15 @@ from jobs import pretrain_contrastive
 from raysweep.config import ConfigError, override
 from raysweep.data.dataset import describe, open_dataset
 from raysweep.features.generator import unpack
-from raysweep.orchestration import samples
-from raysweep.orchestration.annotated import read_lineage
-from raysweep.orchestration.chain import chain_of
-from raysweep.orchestration.datasets import opened
-from raysweep.orchestration.learning import pretrain
-from raysweep.orchestration.slots import device_here
-from raysweep.orchestration.stages import StageStore
-from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.worker import Run
+from raysweep.orchestration.compute.annotated import read_lineage
+from raysweep.orchestration.compute.chain import chain_of
+from raysweep.orchestration.compute.datasets import opened
+from raysweep.orchestration.compute.learning import pretrain
+from raysweep.orchestration.compute.worker import Run
+from raysweep.orchestration.on_ray.slots import device_here
+from raysweep.orchestration.store.stages import StageStore
+from raysweep.orchestration.store.storage import Storage
+from raysweep.orchestration.tasks import samples
 from raysweep.presets import smoke
 from raysweep.represent.gan_weights import ImportedGan, save_imported
 from raysweep.represent.generators import read_generator, sample, to_uint8
@@ -85,7 +85,7 @@ def test_seed_and_psi_change_the_images(storage):
 
 
 def test_the_directory_is_a_data_set_without_labels(storage, tmp_path, monkeypatch):
-    monkeypatch.setattr("raysweep.orchestration.samples.ROWS_PER_FILE", 8)
+    monkeypatch.setattr("raysweep.orchestration.tasks.samples.ROWS_PER_FILE", 8)
     make(storage, tmp_path / "out")
     dataset = open_dataset(str(tmp_path / "out"), cache=tmp_path)
     assert dataset.info.counts == {"unlabelled": 20, "train": 0, "val": 0, "test": 0}
@@ -129,7 +129,7 @@ def test_a_killed_or_enlarged_run_ends_with_the_same_files(storage, tmp_path, fl
         written.append(path.name)
 
     with monkeypatch.context() as patched:
-        patched.setattr("raysweep.orchestration.samples.write_atomically", dying)
+        patched.setattr("raysweep.orchestration.tasks.samples.write_atomically", dying)
         with pytest.raises(KeyboardInterrupt):
             make(storage, out, *flags)
     assert "000018.png" in written
@@ -137,7 +137,7 @@ def test_a_killed_or_enlarged_run_ends_with_the_same_files(storage, tmp_path, fl
     make(storage, out, *flags)
     assert content(out) == content(tmp_path / "straight")
     assert before == {path: path.stat().st_mtime_ns for path in before}
-    monkeypatch.setattr("raysweep.orchestration.samples.generate", None)
+    monkeypatch.setattr("raysweep.orchestration.tasks.samples.generate", None)
     make(storage, out, *flags)  # nothing is generated
     assert content(out) == content(tmp_path / "straight")
 

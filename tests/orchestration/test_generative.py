@@ -14,17 +14,17 @@ from PIL import Image
 from raysweep import rng
 from raysweep.config import ConfigError, override
 from raysweep.evaluate.images import mosaic
-from raysweep.orchestration import generative
-from raysweep.orchestration.generative import (
+from raysweep.orchestration.compute import generative
+from raysweep.orchestration.compute.generative import (
     Ticks,
     check_images,
     check_workers,
     learn_generator,
 )
-from raysweep.orchestration.models import GENERATOR
-from raysweep.orchestration.stages import Stage, Workspace
-from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.worker import run
+from raysweep.orchestration.compute.models import GENERATOR
+from raysweep.orchestration.compute.worker import run
+from raysweep.orchestration.store.stages import Stage, Workspace
+from raysweep.orchestration.store.storage import Storage
 from raysweep.represent.gan import Gan
 from raysweep.represent.generators import read_generator, sample
 from tests.represent.gan_cases import AUGMENTED, RECORDED

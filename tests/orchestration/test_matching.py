@@ -9,16 +9,16 @@ import safetensors.torch
 import torch
 
 from raysweep.config import ConfigError, override
-from raysweep.orchestration import worker
-from raysweep.orchestration.chain import chain_of
-from raysweep.orchestration.datasets import opened
-from raysweep.orchestration.models import load_fit
-from raysweep.orchestration.pipeline import compute
-from raysweep.orchestration.prediction import find_model, find_teacher
-from raysweep.orchestration.slots import device_here
-from raysweep.orchestration.stages import StageStore
-from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.worker import Run
+from raysweep.orchestration.compute import worker
+from raysweep.orchestration.compute.chain import chain_of
+from raysweep.orchestration.compute.datasets import opened
+from raysweep.orchestration.compute.models import load_fit
+from raysweep.orchestration.compute.pipeline import compute
+from raysweep.orchestration.compute.worker import Run
+from raysweep.orchestration.on_ray.slots import device_here
+from raysweep.orchestration.store.stages import StageStore
+from raysweep.orchestration.store.storage import Storage
+from raysweep.orchestration.tasks.prediction import find_model, find_teacher
 from raysweep.presets import matching_smoke
 
 BASE = override(matching_smoke(), {"pretrain.gan.kimg": 0.16, "trunk.steps": 2})

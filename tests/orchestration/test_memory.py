@@ -15,9 +15,15 @@ from raysweep import micro
 from raysweep.config import to_dict
 from raysweep.fewshot.projector import FitConfig
 from raysweep.nets.projectors import ProjectorConfig
-from raysweep.orchestration.memory import OutOfMemoryError, Thrift, exhausted, killed, sparing
-from raysweep.orchestration.stages import Stage
-from raysweep.orchestration.storage import Storage
+from raysweep.orchestration.compute.memory import (
+    OutOfMemoryError,
+    Thrift,
+    exhausted,
+    killed,
+    sparing,
+)
+from raysweep.orchestration.store.stages import Stage
+from raysweep.orchestration.store.storage import Storage
 from raysweep.represent.config import RepresentConfig
 
 ROOT = Path(__file__).parents[2]
@@ -136,9 +142,9 @@ def test_memory_is_given_back_before_the_second_attempt(storage):
 REAL = """
 import resource, sys, torch
 from raysweep import micro
-from raysweep.orchestration.memory import sparing
-from raysweep.orchestration.stages import Stage
-from raysweep.orchestration.storage import Storage
+from raysweep.orchestration.compute.memory import sparing
+from raysweep.orchestration.store.stages import Stage
+from raysweep.orchestration.store.storage import Storage
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**29, used + 2**29))
 

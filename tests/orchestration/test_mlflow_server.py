@@ -14,9 +14,11 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from raysweep.orchestration import live_run, mlflow_client, tracking
-from raysweep.orchestration.live_run import About, LiveRun
-from raysweep.orchestration.worker import Progress
+from raysweep.orchestration.compute.worker import Progress
+from raysweep.orchestration.tracking import client as mlflow_client
+from raysweep.orchestration.tracking import live_run
+from raysweep.orchestration.tracking import tracker as tracking
+from raysweep.orchestration.tracking.live_run import About, LiveRun
 from tests.orchestration.mlflow_servers import (
     RUNS,
     SLOW,
@@ -115,6 +117,15 @@ def test_two_drivers_share_a_server(server, tmp_path, monkeypatch):
     assert added(already, server.runs()) == complete(times=2)
 
 
+def test_a_run_that_is_made_twice_since_the_answer_came_too_late_is_there_once(
+    server, proxy, tmp_path
+):
+    already, proxy.seconds, proxy.stall = server.runs(), 0.0, "runs/create"
+    assert send(finished_sweep(tmp_path / "runs")).problem is None
+    assert proxy.stall is None, "no answer came too late"
+    assert added(already, server.runs()) == complete()
+
+
 @pytest.fixture
 def proxy(server, monkeypatch):
     with Proxy(server.port) as proxy:
@@ -186,8 +197,8 @@ def test_drivers_that_make_one_database_at_once_do_not_break_it(tmp_path, monkey
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     code = (
         "import sys\n"
-        "from raysweep.orchestration.mlflow_client import connect, experiment_id\n"
-        "from raysweep.orchestration.storage import Storage\n"
+        "from raysweep.orchestration.tracking.client import connect, experiment_id\n"
+        "from raysweep.orchestration.store.storage import Storage\n"
         f"storage = Storage({str(tmp_path)!r})\n"
         "sys.stdin.readline()\n"  # all start at once
         "print(experiment_id(connect(storage), storage, 'raysweep/one'))\n"

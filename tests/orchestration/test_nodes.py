@@ -14,13 +14,13 @@ import pytest
 
 from raysweep.config import override
 from raysweep.distill.manifest import MANIFEST_NAME
-from raysweep.orchestration.chain import chain_of
-from raysweep.orchestration.datasets import opened
-from raysweep.orchestration.pipeline import compute
-from raysweep.orchestration.slots import device_here
-from raysweep.orchestration.stages import StageStore
-from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.worker import Run
+from raysweep.orchestration.compute.chain import chain_of
+from raysweep.orchestration.compute.datasets import opened
+from raysweep.orchestration.compute.pipeline import compute
+from raysweep.orchestration.compute.worker import Run
+from raysweep.orchestration.on_ray.slots import device_here
+from raysweep.orchestration.store.stages import StageStore
+from raysweep.orchestration.store.storage import Storage
 from raysweep.presets import smoke
 
 ROOT = Path(__file__).parents[2]
@@ -125,8 +125,8 @@ def test_a_stage_in_an_object_store_is_computed_by_one_node_at_a_time(cluster, t
         import pyarrow.fs as pafs
         import ray
 
-        from raysweep.orchestration.stages import Stage, StageStore
-        from raysweep.orchestration.storage import Storage
+        from raysweep.orchestration.store.stages import Stage, StageStore
+        from raysweep.orchestration.store.storage import Storage
 
         class ObjectStore(Storage):
             def __init__(self, uri):

@@ -17,8 +17,8 @@ from raysweep.data.published.common import ImportConfig
 from raysweep.distill.manifest import read_manifest
 from raysweep.distill.shards import ShardError, ShardsConfig, write_shard, write_shards
 from raysweep.distill.stream import ShardStream
-from raysweep.orchestration.stages import Stage, StageStore
-from raysweep.orchestration.storage import Storage
+from raysweep.orchestration.store.stages import Stage, StageStore
+from raysweep.orchestration.store.storage import Storage
 from tests.data.folders import write_folder
 from tests.distill.pseudo import BAD_ROWS, CLASSES, TEACHER, row
 
@@ -112,8 +112,8 @@ def test_a_kill_before_the_end_of_an_upload_leaves_an_unfinished_stage(
 ):
     code = (
         "import os, signal\n"
-        "from raysweep.orchestration.stages import Stage, StageStore\n"
-        "from raysweep.orchestration.storage import Storage\n"
+        "from raysweep.orchestration.store.stages import Stage, StageStore\n"
+        "from raysweep.orchestration.store.storage import Storage\n"
         "class Killed(Storage):\n"
         "    def upload(self, source, *names):\n"
         "        if names[-1] == 'DONE':\n"

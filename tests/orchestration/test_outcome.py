@@ -13,17 +13,17 @@ import pytest
 from raysweep.config import ConfigError, override
 from raysweep.evaluate.paper_tables import LAGM_FIGURE_4, LAGM_TABLE_2
 from raysweep.evaluate.report import html_of_all
-from raysweep.orchestration.chain import chain_of
-from raysweep.orchestration.datasets import opened
-from raysweep.orchestration.outcome import announce, write_outcome
-from raysweep.orchestration.pipeline import CANDIDATES, compute
-from raysweep.orchestration.plan import Cell, Plan, make_plan
-from raysweep.orchestration.reporting import gather
-from raysweep.orchestration.slots import device_here
-from raysweep.orchestration.stages import StageStore
-from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.tracking import Tracker
-from raysweep.orchestration.worker import Run
+from raysweep.orchestration.compute.chain import chain_of
+from raysweep.orchestration.compute.datasets import opened
+from raysweep.orchestration.compute.pipeline import CANDIDATES, compute
+from raysweep.orchestration.compute.worker import Run
+from raysweep.orchestration.on_ray.slots import device_here
+from raysweep.orchestration.planning.plan import Cell, Plan, make_plan
+from raysweep.orchestration.store.stages import StageStore
+from raysweep.orchestration.store.storage import Storage
+from raysweep.orchestration.sweeps.outcome import announce, write_outcome
+from raysweep.orchestration.sweeps.reporting import gather
+from raysweep.orchestration.tracking.tracker import Tracker
 from raysweep.presets import smoke
 
 RGB = {"pretrain.method": "rgb"}

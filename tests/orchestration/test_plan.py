@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from raysweep.config import override
-from raysweep.orchestration.estimate import Clock
-from raysweep.orchestration.plan import in_order, make_plan
-from raysweep.orchestration.stages import StageStore
-from raysweep.orchestration.storage import Storage
+from raysweep.orchestration.planning.estimate import Clock
+from raysweep.orchestration.planning.plan import in_order, make_plan
+from raysweep.orchestration.store.stages import StageStore
+from raysweep.orchestration.store.storage import Storage
 from raysweep.presets import PRESETS
 from search_spaces import resolution
 
@@ -85,7 +85,7 @@ def test_a_change_reruns_its_stage_and_what_follows_and_nothing_else(change, sta
 
 
 def plan_with(base):
-    from raysweep.orchestration.chain import chain_of
+    from raysweep.orchestration.compute.chain import chain_of
 
     return chain_of(base, "abc")
 

@@ -12,13 +12,13 @@ from rich.console import Console
 from raysweep.config import ConfigError
 from raysweep.data.dataset import describe
 from raysweep.orchestration import cli
-from raysweep.orchestration.devices import DEVICES
-from raysweep.orchestration.estimate import Clock
-from raysweep.orchestration.plan import make_plan
-from raysweep.orchestration.preview import preview
-from raysweep.orchestration.prices import EXAMPLE, read_prices, show_cost
-from raysweep.orchestration.stages import StageStore
-from raysweep.orchestration.storage import Storage
+from raysweep.orchestration.planning.devices import DEVICES
+from raysweep.orchestration.planning.estimate import Clock
+from raysweep.orchestration.planning.plan import make_plan
+from raysweep.orchestration.planning.prices import EXAMPLE, read_prices, show_cost
+from raysweep.orchestration.store.stages import StageStore
+from raysweep.orchestration.store.storage import Storage
+from raysweep.orchestration.sweeps.preview import preview
 from raysweep.presets import smoke
 from search_spaces import resolution
 
@@ -91,7 +91,7 @@ def test_gpu_machines_share_the_hours_of_one_gpu(planned, monkeypatch, tmp_path)
         asked.extend(stages)
         return {a100: 10.0}
 
-    monkeypatch.setattr("raysweep.orchestration.prices.device_hours", ten_hours)
+    monkeypatch.setattr("raysweep.orchestration.planning.prices.device_hours", ten_hours)
     screen = io.StringIO()
     console = Console(file=screen, width=100, highlight=False, markup=False)
     times = Clock(plan.trials, store, info.counts)

@@ -8,7 +8,7 @@ import pytest
 from raysweep.config import override
 from raysweep.evaluate.paper_tables import PAPER_TABLES
 from raysweep.evaluate.papers import table_of
-from raysweep.orchestration.plan import make_plan
+from raysweep.orchestration.planning.plan import make_plan
 from raysweep.presets import PRESETS
 from search_spaces import matching, projection, projector, resolution, shots
 

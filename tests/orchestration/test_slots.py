@@ -6,9 +6,9 @@ import pytest
 import ray
 import torch
 
-from raysweep.orchestration import slots
 from raysweep.orchestration.cli import parser
-from raysweep.orchestration.slots import Gpus, Slots
+from raysweep.orchestration.on_ray import slots
+from raysweep.orchestration.on_ray.slots import Gpus, Slots
 
 GIB = 2**30
 

@@ -11,8 +11,8 @@ import pyarrow.fs as pafs
 import pytest
 import torch
 
-from raysweep.orchestration.stages import Stage, StageStore
-from raysweep.orchestration.storage import Storage
+from raysweep.orchestration.store.stages import Stage, StageStore
+from raysweep.orchestration.store.storage import Storage
 
 STAGE = Stage("fit", {"lr": 0.1, "steps": 3}, {"data": "abc"})
 
@@ -111,8 +111,8 @@ def test_two_threads_compute_a_stage_once(store):
 def test_a_killed_process_leaves_no_lock(store, tmp_path):
     code = (
         "import os, signal, sys\n"
-        "from raysweep.orchestration.stages import Stage, StageStore\n"
-        "from raysweep.orchestration.storage import Storage\n"
+        "from raysweep.orchestration.store.stages import Stage, StageStore\n"
+        "from raysweep.orchestration.store.storage import Storage\n"
         f"store = StageStore(Storage({str(tmp_path / 'runs')!r}))\n"
         "stage = Stage('fit', {'lr': 0.1, 'steps': 3}, {'data': 'abc'})\n"
         "with store.claim(stage) as workspace:\n"

@@ -12,16 +12,16 @@ from PIL import Image
 from jobs import generate as job
 from raysweep.config import ConfigError, override
 from raysweep.data.dataset import describe
-from raysweep.orchestration import generating
-from raysweep.orchestration.annotated import read_lineage
-from raysweep.orchestration.chain import chain_of
-from raysweep.orchestration.datasets import opened
-from raysweep.orchestration.pipeline import compute
-from raysweep.orchestration.slots import device_here
-from raysweep.orchestration.stages import StageStore
-from raysweep.orchestration.standing_in import StandIn, Training
-from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.worker import Run
+from raysweep.orchestration.compute.annotated import read_lineage
+from raysweep.orchestration.compute.chain import chain_of
+from raysweep.orchestration.compute.datasets import opened
+from raysweep.orchestration.compute.pipeline import compute
+from raysweep.orchestration.compute.standing_in import StandIn, Training
+from raysweep.orchestration.compute.worker import Run
+from raysweep.orchestration.on_ray.slots import device_here
+from raysweep.orchestration.store.stages import StageStore
+from raysweep.orchestration.store.storage import Storage
+from raysweep.orchestration.tasks import generating
 from raysweep.presets import smoke
 
 SHORT = Training(images=48, steps=60)

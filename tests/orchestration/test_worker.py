@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from raysweep import rng
-from raysweep.orchestration.worker import run
+from raysweep.orchestration.compute.worker import run
 
 
 class Walk:

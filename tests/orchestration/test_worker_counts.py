@@ -10,15 +10,15 @@ import pytest
 
 from raysweep.config import ConfigError, from_dict, override, to_dict
 from raysweep.experiment import Experiment
-from raysweep.orchestration.chain import chain_of
-from raysweep.orchestration.elastic import (
+from raysweep.orchestration.compute.chain import chain_of
+from raysweep.orchestration.on_ray.elastic import (
     Workers,
     parse_workers,
     pretrain_counts,
     student_counts,
 )
-from raysweep.orchestration.plan import make_plan
-from raysweep.orchestration.prepared import trainings
+from raysweep.orchestration.planning.plan import make_plan
+from raysweep.orchestration.sweeps.prepared import trainings
 from raysweep.presets import smoke
 from search_spaces import matching
 
@@ -78,14 +78,14 @@ def test_numbers_that_cannot_share_a_batch_are_refused(text, message):
     [({"CPU": 3.0}, "1-8", 3), ({"CPU": 9.0}, "1-8", 8), ({"CPU": 64.0, "GPU": 2.0}, "1-8", 2)],
 )
 def test_teachers_are_as_many_as_have_a_core_or_a_gpu(resources, workers, fitting, monkeypatch):
-    from raysweep.orchestration.train import as_many_as_fit
+    from raysweep.orchestration.on_ray.train import as_many_as_fit
 
     monkeypatch.setattr("ray.cluster_resources", lambda: resources)
     assert as_many_as_fit(parse_workers(workers)) == fitting
 
 
 def test_fewer_cores_than_the_fewest_teachers_are_refused(monkeypatch):
-    from raysweep.orchestration.train import as_many_as_fit, has_gpus_for
+    from raysweep.orchestration.on_ray.train import as_many_as_fit, has_gpus_for
 
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 1.0})
     with pytest.raises(ConfigError, match="--workers 2: the cluster has 1 cores"):
@@ -107,7 +107,7 @@ def policy(monkeypatch):
     """A policy, and what it sees: one core on each of ``alive``, some of them ``going``."""
     from ray.train.v2.api.config import ScalingConfig
 
-    from raysweep.orchestration import scaling_policy
+    from raysweep.orchestration.on_ray import scaling_policy
 
     seen = SimpleNamespace(alive=set("abcde"), going=set())
 
@@ -153,7 +153,7 @@ def test_a_number_that_cannot_be_started_is_left_alone_until_machines_come(polic
 def test_waiting_for_machines_is_told_and_ends(policy, monkeypatch):
     from ray.train.v2._internal.execution.scaling_policy import NoopDecision
 
-    from raysweep.orchestration import scaling_policy
+    from raysweep.orchestration.on_ray import scaling_policy
 
     policy, seen = policy
     seen.alive = {"a"}

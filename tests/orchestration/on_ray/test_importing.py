@@ -8,8 +8,8 @@ from PIL import Image
 from raysweep.config import ConfigError
 from raysweep.data import imports
 from raysweep.data.published.common import ImportConfig
-from raysweep.orchestration import importing
-from raysweep.orchestration.importing import run_import
+from raysweep.orchestration.tasks import importing
+from raysweep.orchestration.tasks.importing import run_import
 from tests.data.published_trees import files_of, imported, picture, save, stored, write_celebamask
 
 

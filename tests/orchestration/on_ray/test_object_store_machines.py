@@ -12,15 +12,15 @@ import pytest
 import ray
 
 from raysweep.config import override
-from raysweep.orchestration.datasets import opened
-from raysweep.orchestration.news import Listener
-from raysweep.orchestration.pipeline import compute
-from raysweep.orchestration.plan import Cell, make_trial
-from raysweep.orchestration.slots import device_here
-from raysweep.orchestration.stages import Stage, StageStore
-from raysweep.orchestration.storage import Storage
-from raysweep.orchestration.tune import run_trials
-from raysweep.orchestration.worker import Run
+from raysweep.orchestration.compute.datasets import opened
+from raysweep.orchestration.compute.pipeline import compute
+from raysweep.orchestration.compute.worker import Run
+from raysweep.orchestration.on_ray.news import Listener
+from raysweep.orchestration.on_ray.slots import device_here
+from raysweep.orchestration.on_ray.tune import run_trials
+from raysweep.orchestration.planning.plan import Cell, make_trial
+from raysweep.orchestration.store.stages import Stage, StageStore
+from raysweep.orchestration.store.storage import Storage
 from raysweep.presets import smoke
 from search_spaces import resolution
 

@@ -9,8 +9,8 @@ import optuna
 import pytest
 
 from raysweep.config import override
-from raysweep.orchestration.search import STUDY, News, Search, worst
-from raysweep.orchestration.storage import Storage
+from raysweep.orchestration.store.storage import Storage
+from raysweep.orchestration.sweeps.search import STUDY, News, Search, worst
 from raysweep.presets import smoke
 
 KEPT = (1, 2, 100)  # more candidates than steps are refused

@@ -11,9 +11,9 @@ import torch
 from raysweep.config import ConfigError
 from raysweep.distill.feed import Feed
 from raysweep.distill.stream import ShardStream
-from raysweep.orchestration import streaming
-from raysweep.orchestration.parallel import Step, pipeline
-from raysweep.orchestration.streaming import ParallelReader
+from raysweep.orchestration.on_ray import streaming
+from raysweep.orchestration.on_ray.parallel import Step, pipeline
+from raysweep.orchestration.on_ray.streaming import ParallelReader
 from tests.distill.pseudo import row, shards, write_unchecked
 
 COUNTS = (7, 1, 12, 3, 9, 5)  # 37 rows: 9 batches of 4

@@ -1,0 +1,1 @@
+"""Whether work can run here, or on a cluster."""

@@ -1,0 +1,1 @@
+"""What was computed once is kept: storage, stages, checkpoints, locks."""

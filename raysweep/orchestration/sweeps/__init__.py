@@ -1,0 +1,1 @@
+"""A sweep from its flags to its table."""
