@@ -1,4 +1,6 @@
-"""The only folder that imports ray or mlflow; imports point down this list::
+"""The only folder that imports ray or mlflow.
+
+Imports point down this list::
 
     sweeps       a sweep from its flags to its table
     tasks        the jobs that are no sweeps
