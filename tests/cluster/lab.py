@@ -25,7 +25,9 @@ UNSHARE = [
 PREPARE = """
 set -e
 mount --bind {lab} /mnt
+{hold}
 mount -t tmpfs none /tmp
+{show}
 mount -t tmpfs none /run
 mkdir /run/sshd
 mount --bind /mnt/{name}/passwd /etc/passwd
@@ -46,6 +48,19 @@ StrictModes no
 UsePAM no
 Subsystem sftp internal-sftp
 """
+
+
+def code_below_tmp(name: str) -> dict[str, str]:
+    """Return commands that ``hold`` and ``show`` this code where a machine's own /tmp hides it."""
+    found = [path for path in (ROOT, Path(sys.prefix)) if path.is_relative_to("/tmp")]
+    if len(found) == 2 and found[1].is_relative_to(ROOT):
+        found.pop()
+    hold, show = [], []
+    for number, path in enumerate(found):
+        held = f"/mnt/{name}/code{number}"
+        hold += [f"mkdir {held}", f"mount --bind {path} {held}"]
+        show += [f"mkdir -p {path}", f"mount --bind {held} {path}"]
+    return {"hold": "\n".join(hold), "show": "\n".join(show)}
 
 
 def missing() -> str | None:
@@ -157,7 +172,11 @@ class Lab:
             if machine is not laptop:
                 self._hand_over(far, machine)
             script = PREPARE.format(
-                lab=self.place, name=machine.name, address=machine.address, network=NETWORK
+                lab=self.place,
+                name=machine.name,
+                address=machine.address,
+                network=NETWORK,
+                **code_below_tmp(machine.name),
             )
             machine.run("bash", "-c", script)
 
